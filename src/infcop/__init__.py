@@ -1,0 +1,62 @@
+"""infcop: sparse neural networks with little training.
+
+The public names are loaded when they are first used, so that ``import infcop`` and the command
+line's help stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infcop.core.mask import Masks
+    from infcop.core.method import MethodConfig
+    from infcop.core.records import RunRecord
+    from infcop.flow.meter import FlowMeter
+    from infcop.methods import METHODS, resolve_method
+    from infcop.pipeline.result import Result
+    from infcop.pipeline.search import search
+    from infcop.pipeline.store import load_record
+    from infcop.tasks.base import Metrics, Task
+    from infcop.tasks.classification import Classification
+
+_HOMES = {
+    "Classification": "tasks.classification",
+    "FlowMeter": "flow.meter",
+    "METHODS": "methods",
+    "Masks": "core.mask",
+    "MethodConfig": "core.method",
+    "Metrics": "tasks.base",
+    "Result": "pipeline.result",
+    "RunRecord": "core.records",
+    "Task": "tasks.base",
+    "load_record": "pipeline.store",
+    "resolve_method": "methods",
+    "search": "pipeline.search",
+}
+
+__all__ = [
+    "Classification",
+    "FlowMeter",
+    "METHODS",
+    "Masks",
+    "MethodConfig",
+    "Metrics",
+    "Result",
+    "RunRecord",
+    "Task",
+    "load_record",
+    "resolve_method",
+    "search",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'infcop' has no attribute '{name}'")
+    return getattr(import_module(f"infcop.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

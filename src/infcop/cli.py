@@ -1,0 +1,177 @@
+"""The command line. Heavy packages are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from infcop.errors import InfcopError, InfcopWarning
+
+if TYPE_CHECKING:
+    from infcop.core.config import RunConfig
+    from infcop.data.registry import Availability
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Find sparse neural networks with little training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+RunDir = Annotated[
+    Path | None, typer.Option("--run-dir", help="Run folder; by default runs/NAME.", metavar="DIR")
+]
+DataDir = Annotated[
+    str | None,
+    typer.Option("--data-dir", help="Folder of the data files; or set INFCOP_DATA.", metavar="DIR"),
+]
+
+
+@app.command()
+def demo(run_dir: RunDir = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Search on the embedded handwritten digits and write a report: about a minute."""
+    from infcop.pipeline.demo import demo_config
+
+    _run(demo_config(), run_dir or Path("runs/demo"), quiet, as_json, "infcop demo")
+
+
+@app.command()
+def search(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings of the run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change: training.lr=0.1"),
+    ] = None,
+    run_dir: RunDir = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for a sparse network; goes on where the same command was interrupted."""
+    from infcop.pipeline.configure import load_config
+
+    words = [*(overrides or []), *([] if data_dir is None else [f"data.dir={data_dir}"])]
+    settings = load_config(config, words)
+    _run(settings, run_dir or Path("runs") / config.stem, quiet, as_json, "the same command")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+) -> None:
+    """Write the page of each run folder anew."""
+    from infcop.pipeline.store import RunStore, load_record
+    from infcop.report.page import write_report
+
+    for run in runs:
+        typer.echo(write_report(load_record(run), RunStore(run).report))
+
+
+@app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List the named methods."""
+    from infcop.methods import METHODS
+
+    _table({name: method.summary for name, method in METHODS.items()}, as_json)
+
+
+@app.command()
+def data(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the data sets, and which of them are there."""
+    from infcop.data.registry import available
+
+    def sentence(found: Availability) -> str:
+        place = (
+            f"found in {found.where}" if found.where else f"missing (published: {found.published})"
+        )
+        return f"{found.description}; {place}"
+
+    _table({found.name: sentence(found) for found in available(data_dir)}, as_json)
+
+
+def main() -> NoReturn:
+    """Run the command line; exit with 0, 2 for bad input, 3 for a run that failed midway."""
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(prog_name="infcop")
+    except InfcopError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def _run(config: RunConfig, run_dir: Path, quiet: bool, as_json: bool, again: str) -> None:
+    from infcop.terminal import terminal_progress
+
+    with _resumable(run_dir, again), terminal_progress(quiet=quiet) as progress:
+        if not quiet:
+            progress.say("loading PyTorch and the data ...")
+        from infcop.pipeline.workload import run_config
+
+        result = run_config(config, run_dir=run_dir, progress=progress)
+    from infcop.report.summary import summary_dict, summary_lines
+
+    if as_json:
+        facts = {**summary_dict(result.record), "run_dir": str(run_dir)}
+        typer.echo(json.dumps(facts))
+    else:
+        lines = [*summary_lines(result.record), f"Report: {result.run_dir / 'report.html'}"]
+        typer.echo("\n".join(lines))
+
+
+@contextmanager
+def _resumable(run_dir: Path, again: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        typer.echo(
+            f"interrupted. Everything up to the last checkpoint is saved in {run_dir}; "
+            f"run {again} again to go on from there",
+            err=True,
+        )
+        raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which a batch system sends before it takes a machine away."""
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def _table(rows: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, InfcopWarning):
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

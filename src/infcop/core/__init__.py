@@ -1,0 +1,1 @@
+"""Values only: the words of the library, without behaviour of any stage."""

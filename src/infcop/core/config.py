@@ -1,0 +1,183 @@
+"""Every setting of a search: frozen, validated on creation, each default stated once here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from infcop.core.method import MethodConfig
+from infcop.core.values import Value
+
+__all__ = [
+    "DataConfig",
+    "DenseConfig",
+    "ExecutionConfig",
+    "FinalConfig",
+    "LevelsConfig",
+    "ModelConfig",
+    "RunConfig",
+    "SearchConfig",
+    "TrainingConfig",
+]
+
+Passes = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+Density = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+LrSchedule = Literal["constant", "step", "cosine", "one-cycle"]
+
+
+class TrainingConfig(Value):
+    """The recipe that every phase of a run shares."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD momentum; AdamW's first beta."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    schedule: LrSchedule = "constant"
+    """Of the dense training; levels follow it from the place that the rewind restores."""
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    """Where ``step`` divides the learning rate, as fractions of the phase."""
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    lr_end_fraction: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """What ``cosine`` and ``one-cycle`` end at, as a fraction of ``lr``."""
+    lr_warmup_passes: Annotated[float, Field(ge=0)] = 0.0
+    """Linear learning-rate warm-up at the start of a schedule."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient of all parameters together; none by default."""
+
+
+class DenseConfig(Value):
+    """Level 0: training the dense network."""
+
+    passes: Annotated[int, Field(ge=1)] = 8
+    warmup_passes: Annotated[int, Field(ge=1)] | None = None
+    """Where ``warm-up`` lies; by default at the end of the dense training, as published."""
+
+    @model_validator(mode="after")
+    def _warmup_inside(self) -> DenseConfig:
+        if self.warmup_passes is not None and self.warmup_passes > self.passes:
+            raise ValueError(
+                f"warmup_passes ({self.warmup_passes}) must not exceed passes ({self.passes})"
+            )
+        return self
+
+    @property
+    def warmup(self) -> int:
+        """Passes after which the dense network counts as warmed up."""
+        return self.passes if self.warmup_passes is None else self.warmup_passes
+
+
+class LevelsConfig(Value):
+    """How long a level may train and how often it is read."""
+
+    max_passes: Passes = 8.0
+    """The full budget of one level: what a rule that never stops would spend."""
+    min_passes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Below this no rule may stop a level; 0 lets a level end without any training."""
+    unit: Passes = 1.0
+    """Passes between two readings; may be a fraction."""
+    max_levels: Annotated[int, Field(ge=1)] = 100
+    """A guard for adaptive schedules that remove ever less."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LevelsConfig:
+        if self.min_passes > self.max_passes:
+            raise ValueError(
+                f"min_passes ({self.min_passes:g}) must not exceed max_passes ({self.max_passes:g})"
+            )
+        return self
+
+
+class FinalConfig(Value):
+    """Training of the sparse network after the last level."""
+
+    passes: Annotated[int, Field(ge=0)] | None = None
+    """By default as many as the dense training; 0 keeps the network as the last level left it."""
+    schedule: LrSchedule = "cosine"
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """By default that of the training recipe."""
+
+
+class ExecutionConfig(Value):
+    """Where and how exactly the computing is done."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; by default what PyTorch chooses. Bit-identical repeats need the same number."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """Least time between two checkpoints inside a phase; the end of a phase is always saved."""
+
+
+class SearchConfig(Value):
+    """Everything that decides a search, but for the model and the data."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    density: Density = 0.05
+    """Fraction of prunable entries to keep, in (0, 1]."""
+    method: MethodConfig
+    training: TrainingConfig = TrainingConfig()
+    dense: DenseConfig = DenseConfig()
+    levels: LevelsConfig = LevelsConfig()
+    final: FinalConfig = FinalConfig()
+    probe_examples: Annotated[int, Field(ge=2)] | None = 2048
+    """Flow is read on a fixed, seeded subset of this many training examples; none means all."""
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _rewind_inside_dense(self) -> SearchConfig:
+        place = self.method.rewind.passes
+        if self.method.rewind.to == "epoch" and place > self.dense.passes:
+            raise ValueError(
+                f"method.rewind.passes ({place}) must not exceed dense.passes "
+                f"({self.dense.passes}): there is no such place in the dense training"
+            )
+        return self
+
+    @property
+    def final_passes(self) -> int:
+        """Passes of the final training."""
+        return self.dense.passes if self.final.passes is None else self.final.passes
+
+
+class DataConfig(Value):
+    """Which data set, from where, and how it is split."""
+
+    name: str = "digits"
+    dir: str | None = None
+    """Folder of the files; by default ``INFCOP_DATA``, then ``data``."""
+    train_examples: Annotated[int, Field(ge=1)] | None = None
+    """Use a seeded, class-balanced subset of this many training examples, the held-out part
+    included; none means all."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of the training examples kept for decisions and never trained on."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Splits do not change with the seed of the search, so that runs can be paired."""
+    augment: bool | None = None
+    """Random crop and flip; by default for 32x32 colour images only."""
+
+
+class ModelConfig(Value):
+    """A model of the zoo, or any importable factory."""
+
+    name: str = "lenet-300-100"
+    """A zoo name, or ``package.module:factory``."""
+    options: dict[str, bool | int | float | str] = {}
+    """Further keyword arguments for the factory."""
+
+    @field_validator("name")
+    @classmethod
+    def _looks_like_a_name(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("expected a model name, got an empty string")
+        return value
+
+
+class RunConfig(SearchConfig):
+    """A whole run as the command line knows it: a search, a model and data."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()

@@ -1,0 +1,219 @@
+"""What a run remembers: readings, decisions, levels, costs. Pure values, JSON on disk."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Literal
+
+from infcop.core.values import Value
+
+__all__ = [
+    "FLOWS",
+    "SCHEMA_VERSION",
+    "Cost",
+    "DataFacts",
+    "Flow",
+    "LevelRecord",
+    "ModelFacts",
+    "Outcome",
+    "PhaseRecord",
+    "Reading",
+    "RunRecord",
+    "StopDecision",
+    "StopReason",
+]
+
+SCHEMA_VERSION = 1
+"""Raised whenever a record written by older code can no longer be read as it is."""
+
+Flow = Literal["information.signed", "information.absolute", "gradient.norm", "gradient.mean"]
+"""Names of flow vectors: an entry per edge for information, per prunable tensor for gradient."""
+
+FLOWS: tuple[Flow, ...] = (
+    "information.signed",
+    "information.absolute",
+    "gradient.norm",
+    "gradient.mean",
+)
+
+
+class StopReason(str, Enum):
+    """Why a level stopped or went on; ``sentence`` says it to a human."""
+
+    FLOW = "flow"
+    ACCURACY = "accuracy"
+    PLATEAU = "plateau"
+    BUDGET = "budget"
+    NOT_YET = "not-yet"
+    MINIMUM = "minimum"
+    NON_FINITE = "non-finite"
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    StopReason.FLOW: "the flow has come back to that of the dense network",
+    StopReason.ACCURACY: "the held-out accuracy has reached its target",
+    StopReason.PLATEAU: "the held-out accuracy has stopped improving",
+    StopReason.BUDGET: "the budget of passes is used up",
+    StopReason.NOT_YET: "no rule asks to stop yet",
+    StopReason.MINIMUM: "a rule asks to stop, but the minimum of passes is not reached",
+    StopReason.NON_FINITE: "the reading is not finite, so nothing can be decided from it",
+}
+
+
+class StopDecision(Value):
+    """Stop or go on, why, and the numbers that were compared."""
+
+    stop: bool
+    reason: StopReason
+    evidence: dict[str, float] = {}
+    """For instance ``{"distance": 0.04, "threshold": 0.11}``."""
+
+
+class Cost(Value):
+    """Examples processed, by purpose; divide by the size of the training set to get passes.
+
+    A training example counts three forward equivalents (forward, and backward at twice the
+    price), a measured example one, or three where its gradient was needed.
+    """
+
+    training: int = 0
+    measuring: int = 0
+    measuring_gradient: int = 0
+    evaluating: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            training=self.training + other.training,
+            measuring=self.measuring + other.measuring,
+            measuring_gradient=self.measuring_gradient + other.measuring_gradient,
+            evaluating=self.evaluating + other.evaluating,
+        )
+
+    @property
+    def forward_equivalents(self) -> int:
+        """Everything in units of one example's forward pass."""
+        return 3 * (self.training + self.measuring_gradient) + self.measuring + self.evaluating
+
+
+class Reading(Value):
+    """One measurement, with its place in training, the examples used and what it cost."""
+
+    phase: Literal["dense", "pruned", "level", "final"]
+    """``pruned``: right after the mask was applied to the trained weights, before any rewinding."""
+    level: int
+    passes: float
+    """Training passes since the phase began."""
+    flows: dict[Flow, tuple[float, ...]] = {}
+    dead_units: dict[str, int] = {}
+    """Per layer, the output units that did not vary over the probe."""
+    metrics: dict[str, float] = {}
+    """Of the held-out split."""
+    main: float | None = None
+    """The task's main metric on the held-out split."""
+    train_loss: float | None = None
+    """Mean training loss since the reading before."""
+    probe_examples: int = 0
+    decision: StopDecision | None = None
+    cost: Cost = Cost()
+    """Training since the reading before, and the measuring and evaluating of this one."""
+
+
+class PhaseRecord(Value):
+    """Dense or final training."""
+
+    readings: tuple[Reading, ...] = ()
+    cost: Cost = Cost()
+    seconds: float = 0.0
+
+
+class LevelRecord(Value):
+    """One level: what was pruned, what was read, why it stopped."""
+
+    level: int
+    kept: int
+    density: float
+    kept_per_layer: dict[str, int]
+    removed: int
+    """Entries that this level removed."""
+    rewound_to: str
+    readings: tuple[Reading, ...] = ()
+    stopped_by: StopDecision | None = None
+    """``None`` while the level is being trained."""
+    cost: Cost = Cost()
+    seconds: float = 0.0
+
+    @property
+    def passes(self) -> float:
+        """Training passes of this level up to its last reading."""
+        return self.readings[-1].passes if self.readings else 0.0
+
+
+class ModelFacts(Value):
+    """What the model is and what of it may be pruned."""
+
+    name: str
+    parameters: int
+    prunable: dict[str, tuple[int, ...]]
+    """Names and shapes of the prunable tensors, in execution order where it is known."""
+    excluded: dict[str, str] = {}
+    """Names of the other parameters, with the reason."""
+    edges: tuple[tuple[str, str], ...] = ()
+    """Producer and consumer of every entry of the information flow, in its order."""
+
+
+class DataFacts(Value):
+    """Which data was used and how it was split."""
+
+    name: str
+    train: int
+    probe: int
+    held_out: int
+    test: int
+    main_metric: str
+    higher_is_better: bool
+    split: dict[str, Any] = {}
+    """The recipe of the split, and a hash of the indices it gave."""
+
+
+class Outcome(Value):
+    """The answer of a finished run."""
+
+    density: float
+    kept: int
+    prunable: int
+    dense: dict[str, float]
+    """Metrics of the dense network on the split that ``measured_on`` names."""
+    sparse: dict[str, float]
+    measured_on: Literal["test", "held-out"]
+    cost: Cost
+    """Of the whole search: dense training, levels, final training, measuring and evaluating."""
+    full_budget_training: int
+    """Training examples that the same levels would have cost with the full budget each."""
+    seconds: float
+
+
+class RunRecord(Value):
+    """Everything a run knows about itself; written to ``record.json`` after each step."""
+
+    schema_version: int = SCHEMA_VERSION
+    config: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, str]
+    model: ModelFacts
+    data: DataFacts
+    dense: PhaseRecord = PhaseRecord()
+    reference: Reading | None = None
+    levels: tuple[LevelRecord, ...] = ()
+    final: PhaseRecord | None = None
+    outcome: Outcome | None = None
+    """``None`` while the run is going on."""
+    warnings: tuple[str, ...] = ()
+
+    def passes(self, examples: int) -> float:
+        """Convert a count of examples into passes over the training split."""
+        return examples / self.data.train

@@ -1,0 +1,1 @@
+"""How strongly signals and gradients pass through a network, measured without touching it."""

@@ -1,0 +1,1 @@
+"""Models: what of them may be pruned, how their layers are connected, and small references."""

@@ -1,0 +1,103 @@
+"""Level 0: the dense network, the places that levels rewind to, and the reference."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from infcop.core.records import Reading
+from infcop.pipeline.context import Run, add_reading, reached
+from infcop.pipeline.marks import marks
+from infcop.pipeline.reading import take_reading
+from infcop.rewinding.policy import snapshot_place
+from infcop.rewinding.snapshot import Snapshot
+from infcop.training.phase import Phase
+from infcop.training.recipe import learning_rate
+
+__all__ = ["rewind_values", "train_dense"]
+
+
+def train_dense(run: Run) -> None:
+    """Train the dense network, keep what levels rewind to, take the reference."""
+    config = run.config
+    if reached(run.record.dense, config.dense.passes):
+        return
+    phase = run.resume_phase(_dense_phase(run))
+    stops = marks(phase, config.levels.unit, config.dense.passes, also=_places(run))
+    run.progress.begin("dense network", stops[-1], phase.step)
+    place = snapshot_place(config.method.rewind, config.dense.warmup)
+    if phase.step == 0 and place == 0:
+        _keep_rewind_values(run)
+    for stop in stops:
+        if stop > phase.step:
+            _train_and_read(run, phase, stop)
+            run.save_if_due(phase)
+    run.store.write_tensors(run.store.dense, Snapshot.take(run.model, copy=False))
+    run.save()
+    run.store.append_log("dense", passes=phase.passes)
+    run.progress.say(_sentence(run))
+
+
+def rewind_values(run: Run) -> dict[str, Tensor]:
+    """Return the values that levels go back to."""
+    return run.store.read_tensors(run.store.rewind)[0]
+
+
+def _train_and_read(run: Run, phase: Phase, stop: int) -> None:
+    before = phase.examples
+    loss = phase.advance(stop)
+    is_reference = stop == phase.steps_at(_reference_place(run))
+    reading = take_reading(
+        run,
+        "dense",
+        phase.passes,
+        flow=is_reference or stop == phase.steps_at(run.config.dense.passes),
+        train_loss=loss,
+        training=phase.examples - before,
+    )
+    run.update(dense=add_reading(run.record.dense, reading, run.lap()))
+    if is_reference:
+        run.update(reference=reading)
+    place = snapshot_place(run.config.method.rewind, run.config.dense.warmup)
+    if place is not None and stop == phase.steps_at(place):
+        _keep_rewind_values(run)
+
+
+def _dense_phase(run: Run) -> Phase:
+    recipe, horizon = run.config.training, run.config.dense.passes
+    return Phase(
+        run.engine,
+        run.wrapped,
+        run.task,
+        recipe,
+        rate=lambda passes: learning_rate(recipe, passes, horizon),
+        seed=run.config.seed,
+        label=("dense",),
+        on_step=run.progress.step,
+    )
+
+
+def _reference_place(run: Run) -> int:
+    dense = run.config.dense
+    return dense.warmup if run.config.method.reference == "warm-up" else dense.passes
+
+
+def _places(run: Run) -> list[int]:
+    """Return the passes at which something is kept, beside those of the unit."""
+    warmup = run.config.dense.warmup
+    place = snapshot_place(run.config.method.rewind, warmup)
+    return [kept for kept in (place, _reference_place(run), warmup) if kept]
+
+
+def _keep_rewind_values(run: Run) -> None:
+    run.store.write_tensors(run.store.rewind, Snapshot.take(run.model, copy=False))
+
+
+def _sentence(run: Run) -> str:
+    last: Reading = run.record.dense.readings[-1]
+    return f"dense network trained for {last.passes:g} passes: held-out {_main(run, last)}"
+
+
+def _main(run: Run, reading: Reading) -> str:
+    name = run.record.data.main_metric
+    value = reading.main if reading.main is not None else float("nan")
+    return f"{name} {value:.1%}" if name == "accuracy" else f"{name} {value:.4g}"

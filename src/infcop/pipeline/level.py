@@ -1,0 +1,171 @@
+"""One pruning level: score, allocate, select, mask, rewind; then train, read and decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from infcop.core.mask import Masks
+from infcop.core.method import AtLeast
+from infcop.core.records import LevelRecord, Reading, StopDecision
+from infcop.errors import PruningError
+from infcop.masking.prune import prune_level
+from infcop.pipeline.context import Run
+from infcop.pipeline.dense import rewind_values
+from infcop.pipeline.marks import marks
+from infcop.pipeline.reading import take_reading, with_flow
+from infcop.report.summary import decision_line
+from infcop.rewinding.policy import keeps_weights, schedule_start
+from infcop.rewinding.snapshot import Snapshot
+from infcop.scoring import SCORES
+from infcop.stopping.build import build_rule, needed_flows
+from infcop.stopping.rule import StopContext
+from infcop.training.phase import Phase
+from infcop.training.recipe import learning_rate
+
+__all__ = ["run_level"]
+
+
+def run_level(run: Run) -> None:
+    """Bring the network one level down, or go on with a level that was interrupted."""
+    if not is_open(run.record.levels):
+        _prune(run)
+        _rewind(run)
+    phase = run.resume_phase(_level_phase(run))
+    decision = _train_read_decide(run, phase)
+    run.enforcer.check()
+    level = run.update_level(stopped_by=decision)
+    run.save()
+    run.store.append_log("level", level=level.level, density=level.density, passes=level.passes)
+    run.progress.say(decision_line(level))
+
+
+def is_open(levels: Iterable[LevelRecord]) -> bool:
+    """Whether the last level was begun and has not stopped."""
+    last = list(levels)[-1:]
+    return bool(last) and last[0].stopped_by is None
+
+
+def _prune(run: Run) -> None:
+    """Score, allocate, select, mask; read what pruning did to the trained network."""
+    before = run.masks
+    method = run.config.method
+    weights = {name: parameter.detach() for name, parameter in run.parameters.items()}
+    scores = {
+        name: SCORES[method.score](weight, None, before[name].to(weight.device))
+        for name, weight in weights.items()
+    }
+    masks = prune_level(weights, scores, before, method, run.target_kept)
+    if masks.kept == before.kept:
+        raise PruningError(
+            f"level {len(run.record.levels) + 1}: the schedule '{method.schedule.kind}' finds "
+            f"nothing to remove at density {before.density:.4f}, above the density "
+            f"{run.config.density:g} that was asked for; expected it to remove at least one entry "
+            "per level. Use the schedule 'fraction', or another p and q"
+        )
+    run.mask_with(masks)
+    run.update(levels=(*run.record.levels, _new_level(run, before, masks)))
+    reading = take_reading(run, "pruned", 0.0, flow=True)
+    _add(run, reading)
+
+
+def _new_level(run: Run, before: Masks, masks: Masks) -> LevelRecord:
+    return LevelRecord(
+        level=len(run.record.levels) + 1,
+        kept=masks.kept,
+        density=masks.density,
+        kept_per_layer=masks.kept_per_layer,
+        removed=before.kept - masks.kept,
+        rewound_to=run.config.method.rewind.to,
+    )
+
+
+def _rewind(run: Run) -> None:
+    """Put the surviving weights and all buffers back, and keep the ticket."""
+    if not keeps_weights(run.config.method.rewind):
+        Snapshot(rewind_values(run)).restore(run.model, run.masks)
+    run.enforcer.check()
+    run.store.write_tensors(run.store.masks, run.masks)
+    run.store.write_tensors(run.store.values, Snapshot.take(run.model, copy=False))
+
+
+def _level_phase(run: Run) -> Phase:
+    config = run.config
+    start = schedule_start(config.method.rewind, config.dense.passes, config.dense.warmup)
+    return Phase(
+        run.engine,
+        run.wrapped,
+        run.task,
+        config.training,
+        rate=lambda passes: learning_rate(config.training, start + passes, config.dense.passes),
+        seed=config.seed,
+        label=("level", len(run.record.levels)),
+        events=run.step_events,
+        on_step=run.progress.step,
+    )
+
+
+def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
+    """Train a little, read, decide, until the stop rule says why to stop."""
+    levels = run.config.levels
+    stops = marks(phase, levels.unit, levels.max_passes, also=[levels.min_passes])
+    level = run.record.levels[-1]
+    title = f"level {level.level}, density {level.density:.1%}"
+    run.progress.begin(title, stops[-1], phase.step)
+    rule = build_rule(
+        AtLeast(passes=levels.min_passes, of=run.config.method.stop), levels.max_passes
+    )
+    if phase.step == 0:
+        run.rule_state = rule.init(_stop_context(run))
+        if levels.min_passes == 0:
+            stops.insert(0, 0)
+    for stop in stops:
+        if stop < phase.step or (stop == phase.step != 0):
+            continue
+        reading = _read_at(run, phase, stop)
+        run.rule_state, decision = rule.update(run.rule_state, reading)
+        if decision.stop and not reading.flows:
+            reading = with_flow(run, reading)
+        _add(run, reading.model_copy(update={"decision": decision}))
+        if decision.stop:
+            return decision
+        run.save_if_due(phase)
+    raise AssertionError("the budget stops a level at its last mark")
+
+
+def _read_at(run: Run, phase: Phase, stop: int) -> Reading:
+    flow = bool(needed_flows(run.config.method.stop))
+    before = phase.examples
+    loss = phase.advance(stop) if stop > phase.step else None
+    return take_reading(
+        run,
+        "level",
+        phase.passes,
+        flow=flow,
+        train_loss=loss,
+        training=phase.examples - before,
+    )
+
+
+def _stop_context(run: Run) -> StopContext:
+    dense = run.config.dense
+    sign = 1 if run.record.data.higher_is_better else -1
+    warmup = [
+        reading.main
+        for reading in run.record.dense.readings
+        if reading.main is not None and reading.passes <= dense.warmup + 1e-9
+    ]
+    return StopContext(
+        reference=run.record.reference,
+        warmup_best=max(warmup, key=lambda value: sign * value, default=None),
+        higher_is_better=run.record.data.higher_is_better,
+        max_passes=run.config.levels.max_passes,
+    )
+
+
+def _add(run: Run, reading: Reading) -> None:
+    level = run.record.levels[-1]
+    run.update_level(
+        readings=(*level.readings, reading),
+        cost=level.cost + reading.cost,
+        seconds=level.seconds + run.lap(),
+    )

@@ -1,0 +1,197 @@
+"""Everything that is checked and looked up before any training starts."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+
+from infcop.core.config import SearchConfig
+from infcop.core.records import DataFacts, ModelFacts, RunRecord
+from infcop.core.rng import derive_seed
+from infcop.errors import DataError, FlowError, InfcopError, ModelError
+from infcop.models.graph import LayerGraph, select_edges, trace_graph
+from infcop.models.prunable import Prunable, find_prunable
+from infcop.pipeline.context import Run
+from infcop.pipeline.progress import Progress
+from infcop.pipeline.store import RunStore
+from infcop.stopping.build import needed_flows
+from infcop.tasks.base import Loader, Metrics, Task
+from infcop.training.engine import Engine, evaluating
+from infcop.training.order import ordered
+
+__all__ = ["prepare"]
+
+_SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def prepare(
+    model: nn.Module,
+    task: Task,
+    config: SearchConfig,
+    *,
+    store: RunStore,
+    progress: Progress,
+    model_name: str,
+    data_name: str,
+    split: Mapping[str, Any],
+) -> Run:
+    """Return a run that is ready to start, or say what is wrong with model, data or settings."""
+    prunable = find_prunable(model)
+    double = all(p.dtype == torch.float64 for p in model.parameters() if p.is_floating_point())
+    engine = Engine(config.execution, double=double)
+    model.to(engine.device)
+    probe = _probe(task, config)
+    metrics = _try_out(model, task, engine, probe[0])
+    graph = trace_graph(model, task.inputs(engine.move(probe[0])), prunable)
+    record = RunRecord(
+        config=config.model_dump(mode="json"),
+        versions=_versions(),
+        hardware=_hardware(engine.device),
+        model=_model_facts(model, model_name, prunable, graph, config),
+        data=DataFacts(
+            name=data_name,
+            train=count_examples(task.train_loader, task),
+            probe=sum(task.batch_size(batch) for batch in probe),
+            held_out=count_examples(task.held_out_loader, task),
+            test=0 if task.test_loader is None else count_examples(task.test_loader, task),
+            main_metric=metrics.main,
+            higher_is_better=metrics.higher_is_better,
+            split=dict(split),
+        ),
+    )
+    return Run(
+        config=config,
+        engine=engine,
+        model=model,
+        task=task,
+        probe=probe,
+        prunable=prunable,
+        record=record,
+        store=store,
+        progress=progress,
+    )
+
+
+def _probe(task: Task, config: SearchConfig) -> list[Any]:
+    """Return the batches that flow is read on, always the same."""
+    if task.probe_loader is not None:
+        if _shuffles(task.probe_loader):
+            raise DataError(
+                "probe_loader shuffles; expected the same examples in the same order at every "
+                "reading. Make it with shuffle=False"
+            )
+        batches = list(task.probe_loader)
+    else:
+        order = derive_seed(config.seed, "probe")
+        batches = _first(ordered(task.train_loader, order, 0), task, config.probe_examples)
+    if sum(task.batch_size(batch) for batch in batches) < 2:
+        raise DataError(
+            "the probe holds fewer than two examples; expected at least two, since flow is a "
+            "correlation over examples. Give more training data or another probe_loader"
+        )
+    return batches
+
+
+def _shuffles(loader: Loader) -> bool:
+    """Whether a ``DataLoader`` draws its order anew each time."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(owner, "sampler", None) for owner in (loader, batch_sampler))
+    return any(isinstance(sampler, _SHUFFLING) for sampler in samplers)
+
+
+def _first(batches: Iterable[Any], task: Task, examples: int | None) -> list[Any]:
+    taken: list[Any] = []
+    count = 0
+    for batch in batches:
+        taken.append(batch)
+        count += task.batch_size(batch)
+        if examples is not None and count >= examples:
+            break
+    return taken
+
+
+def _try_out(model: nn.Module, task: Task, engine: Engine, batch: Any) -> Metrics:
+    """Run one loss and one evaluation on a batch, so that misfits show before any training."""
+    batch = engine.move(batch)
+    try:
+        with torch.no_grad(), evaluating(model), engine.autocast():
+            loss = task.training_step(model, batch)
+            metrics = task.evaluate(model, [batch])
+    except InfcopError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the model can't be run on a batch of the data: {type(error).__name__}: {error}. "
+            "Expected the task's training_step and evaluate to accept model and batch; check the "
+            "shapes, types and labels that the loader gives"
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ModelError(f"training_step: expected the mean loss as a scalar tensor, got {got}")
+    if not bool(torch.isfinite(loss)):
+        raise DataError(
+            f"the loss of the untrained model on the first batch is {float(loss)}; expected a "
+            "finite number. Look for non-finite inputs or initial weights"
+        )
+    return metrics
+
+
+def _model_facts(
+    model: nn.Module, name: str, prunable: Prunable, graph: LayerGraph, config: SearchConfig
+) -> ModelFacts:
+    return ModelFacts(
+        name=name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        prunable={key: tuple(prunable.shapes[key]) for key in prunable.names},
+        excluded=prunable.excluded,
+        edges=_edges(graph, config),
+    )
+
+
+def _edges(graph: LayerGraph, config: SearchConfig) -> tuple[tuple[str, str], ...]:
+    """Return the edges; without any, only a rule that compares information flow is at a loss."""
+    try:
+        return select_edges(graph, config.method.flow.edges)
+    except FlowError:
+        named = not isinstance(config.method.flow.edges, str)
+        if named or any(f.startswith("information") for f in needed_flows(config.method.stop)):
+            raise
+        return ()
+
+
+def count_examples(loader: Loader, task: Task) -> int:
+    """Return the examples of one pass, without reading them where the loader knows."""
+    sampler, batch_size = getattr(loader, "sampler", None), getattr(loader, "batch_size", None)
+    if hasattr(loader, "examples"):
+        return int(loader.examples)
+    if sampler is not None and batch_size is not None and hasattr(sampler, "__len__"):
+        count = len(sampler)
+        return count - count % batch_size if getattr(loader, "drop_last", False) else count
+    return sum(task.batch_size(batch) for batch in loader)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("infcop", "torch", "numpy", "lightning-fabric", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def _hardware(device: torch.device) -> dict[str, str]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "system": f"{platform.system()} {platform.release()}",
+        "threads": str(torch.get_num_threads()),
+        "byte order": sys.byteorder,
+    }

@@ -1,0 +1,143 @@
+"""The page: one run as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from infcop.core.records import RunRecord
+from infcop.report.accounting import prunable_entries
+from infcop.report.answer import answer_sentences, big_numbers, subject
+from infcop.report.drawing import Figure
+from infcop.report.figures import all_figures
+from infcop.report.tables import cost_table, excluded_table, level_table, pairs_table
+
+__all__ = ["render_report", "write_report"]
+
+
+def render_report(record: RunRecord, title: str) -> str:
+    """Return the page of a run, finished or not.
+
+    Everything is inside: styles, figures and the library that draws them. The page forbids itself
+    any request by a content security policy, and every text of the record is escaped.
+
+    Args:
+        record: All that the page shows.
+        title: Heading of the page, for instance the name of the run folder.
+
+    Returns:
+        A complete HTML document of about 5 MB, nearly all of it the plotting library.
+
+    Example:
+        >>> from infcop.core.records import DataFacts, ModelFacts
+        >>> record = RunRecord(
+        ...     config={}, versions={}, hardware={},
+        ...     model=ModelFacts(name="m", parameters=6, prunable={"fc.weight": (2, 3)}),
+        ...     data=DataFacts(name="d", train=10, probe=2, held_out=2, test=0,
+        ...                    main_metric="accuracy", higher_is_better=True),
+        ... )
+        >>> "<h1>first &lt;run&gt;</h1>" in render_report(record, "first <run>")
+        True
+    """
+    figures = all_figures(record)
+    page: str = _template().render(
+        title=title,
+        record=record,
+        subject=subject(record),
+        finished=record.outcome is not None,
+        answer=answer_sentences(record),
+        numbers=big_numbers(record),
+        figures=figures,
+        plots=[_plot(figure) for figure in figures if isinstance(figure, Figure)],
+        cost=cost_table(record),
+        levels=level_table(record),
+        excluded=excluded_table(record),
+        versions=pairs_table(record.versions, "package"),
+        hardware=pairs_table(record.hardware, "hardware"),
+        prunable=prunable_entries(record),
+        config=yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True),
+        # The library's own text, which holds no closing script tag.
+        plotly=Markup(get_plotlyjs()),
+    )
+    return page
+
+
+def write_report(record: RunRecord, path: str | os.PathLike[str], title: str | None = None) -> Path:
+    """Write the page of a run; a reader sees the old page or the new one, never half of one.
+
+    Args:
+        record: All that the page shows.
+        path: The HTML file; its folder must exist.
+        title: Heading of the page; by default the name of the file's folder.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: The file can't be written; what was there before is left as it was.
+    """
+    target = Path(path)
+    page = render_report(record, title or target.resolve().parent.name or record.model.name)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            # Private by mkstemp's choice; a page is made to be shown like any other file.
+            os.chmod(name, 0o644)
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    return target
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=PackageLoader("infcop.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = _unbroken
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template("report.html.j2")
+
+
+def _unbroken(text: str) -> str:
+    """Keep numbers and their units on one line."""
+    return re.sub(
+        r"(?<=\d) (?=%|points\b|passes\b|pass\b|\N{MULTIPLICATION SIGN})",
+        "\N{NO-BREAK SPACE}",
+        text,
+    )
+
+
+def _plot(figure: Figure) -> dict[str, Any]:
+    """Return what the page's script draws: the element's name, traces and layout."""
+    drawn = _plain(figure.plot.to_plotly_json())
+    return {"key": figure.key, "data": drawn["data"], "layout": drawn["layout"]}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; what is not finite becomes null, a gap in the drawing."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,116 @@
+"""The tables of the page, as strings that are ready to be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from infcop.core.records import LevelRecord, RunRecord
+from infcop.report import words
+from infcop.report.accounting import (
+    CostRow,
+    cost_rows,
+    dense_main,
+    main_after_pruning,
+    main_at_end,
+    prunable_entries,
+)
+from infcop.report.decisions import evidence_text
+
+__all__ = ["Table", "cost_table", "excluded_table", "level_table", "pairs_table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under headings; columns hold numbers unless named as text."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text: frozenset[int] = frozenset({0})
+    """Columns of words, which are aligned to the left."""
+    emphasised: int | None = None
+    """The row that sums the others up."""
+    cards: bool = False
+    """Whether each row becomes a card on a small screen, its last cell below the others."""
+
+
+def cost_table(record: RunRecord) -> Table:
+    """Return what each part of the run cost, without the columns that are empty throughout."""
+    rows = cost_rows(record)
+    fields = [
+        ("training", "training passes"),
+        ("measuring", "measuring passes"),
+        ("measuring_gradient", "gradient-measuring passes"),
+        ("evaluating", "evaluating passes"),
+    ]
+    used = [field for field in fields if any(getattr(row, field[0]) for row in rows)]
+    headings = ["", *(title for _, title in used), "forward equivalents (passes)"]
+    return Table(
+        headings=(*headings, "times dense training", "time"),
+        rows=tuple(_cost_cells(row, [name for name, _ in used]) for row in rows),
+        emphasised=len(rows) - 1,
+    )
+
+
+def _cost_cells(row: CostRow, used: list[str]) -> tuple[str, ...]:
+    spent = [words.passes(getattr(row, name)) for name in used]
+    time = words.duration(row.seconds) if row.seconds is not None else ""
+    total = f"{row.forward_equivalents:,.1f}"
+    return (row.label, *spent, total, f"{row.dense_trainings:.2f}", time)
+
+
+def level_table(record: RunRecord) -> Table:
+    """Return one row for the dense network and one for each level, with why it stopped."""
+    dense = (
+        "dense",
+        words.percent(1.0),
+        words.count(prunable_entries(record)),
+        words.passes(record.passes(record.dense.cost.training)),
+        "",
+        words.metric(record.data, dense_main(record)),
+        "",
+    )
+    return Table(
+        headings=(
+            "level",
+            "density",
+            "weights kept",
+            "passes",
+            "after pruning",
+            "at the end",
+            "why it stopped",
+        ),
+        rows=(dense, *(_level_cells(record, level) for level in record.levels)),
+        text=frozenset({0, 6}),
+        cards=True,
+    )
+
+
+def _level_cells(record: RunRecord, level: LevelRecord) -> tuple[str, ...]:
+    return (
+        str(level.level),
+        words.percent(level.density),
+        words.count(level.kept),
+        words.passes(level.passes),
+        words.metric(record.data, main_after_pruning(level)),
+        words.metric(record.data, main_at_end(level)),
+        _why(level),
+    )
+
+
+def _why(level: LevelRecord) -> str:
+    if level.stopped_by is None:
+        return "Still training."
+    sentence = level.stopped_by.reason.sentence
+    evidence = evidence_text(level.stopped_by)
+    return f"{sentence[0].upper()}{sentence[1:]}{f' ({evidence})' if evidence else ''}."
+
+
+def excluded_table(record: RunRecord) -> Table:
+    """Return the parameters that were left alone, with the reason."""
+    rows = tuple(record.model.excluded.items())
+    return Table(headings=("parameter", "why it is not pruned"), rows=rows, text=frozenset({0, 1}))
+
+
+def pairs_table(pairs: dict[str, str], what: str) -> Table:
+    """Return a mapping as a table of two columns."""
+    return Table(headings=(what, ""), rows=tuple(pairs.items()), text=frozenset({0, 1}))

@@ -1,0 +1,1 @@
+"""Rewinding: which values a level goes back to, and putting exactly those back."""

@@ -1,0 +1,1 @@
+"""When to stop training a level: pure functions of readings."""

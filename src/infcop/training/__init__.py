@@ -1,0 +1,1 @@
+"""The one training loop: device and precision, recipe, phases."""

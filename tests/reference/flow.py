@@ -1,0 +1,72 @@
+"""Slow twins of flow measurement: NumPy loops and whole-set backward passes."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+
+
+def slow_pool(output, channel_axis):
+    """Average ``[B, ...]`` over everything but examples and channels, one entry at a time."""
+    values = np.moveaxis(np.asarray(output, dtype=np.float64), channel_axis, 1)
+    return np.array([[channel.mean() for channel in example] for example in values])
+
+
+def slow_correlation(producer, consumer):
+    """Correlate all pairs of columns with ``numpy.corrcoef``; constant columns give 0."""
+    rows = np.asarray(producer, dtype=np.float64)
+    columns = np.asarray(consumer, dtype=np.float64)
+    result = np.zeros((rows.shape[1], columns.shape[1]))
+    for i in range(rows.shape[1]):
+        for j in range(columns.shape[1]):
+            x, y = rows[:, i], columns[:, j]
+            if np.ptp(x) > 0 and np.ptp(y) > 0:
+                result[i, j] = np.corrcoef(x, y)[0, 1]
+    return result
+
+
+def slow_signed_mean(producer, consumer):
+    """Mean over examples of the products of mean standardised activations."""
+    sums = []
+    for values in (np.asarray(producer, np.float64), np.asarray(consumer, np.float64)):
+        standardised = np.zeros_like(values)
+        for i in range(values.shape[1]):
+            if np.ptp(values[:, i]) > 0:
+                centred = values[:, i] - values[:, i].mean()
+                standardised[:, i] = centred / np.sqrt((centred**2).mean())
+        sums.append(standardised.mean(axis=1))
+    return float((sums[0] * sums[1]).mean())
+
+
+def slow_gradients(model, task, batch, names):
+    """Gradients of one batch by ``backward`` on a copy of the model, as NumPy float64."""
+    model = copy.deepcopy(model).eval()
+    model.zero_grad()
+    task.training_step(model, batch).backward()
+    parameters = dict(model.named_parameters())
+    return [
+        np.zeros(parameters[name].shape)
+        if parameters[name].grad is None
+        else parameters[name].grad.double().numpy()
+        for name in names
+    ]
+
+
+def slow_gradient_flow(model, task, batches, names, masks=None):
+    """Return, per statistic, ``full`` from the joined batch and ``per-batch`` by a loop."""
+    joined = tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+    full = _statistics(slow_gradients(model, task, joined, names), names, masks)
+    each = [
+        _statistics(slow_gradients(model, task, batch, names), names, masks) for batch in batches
+    ]
+    per_batch = tuple(tuple(np.mean([one[i] for one in each], axis=0)) for i in range(2))
+    return {"full": full, "per-batch": per_batch}
+
+
+def _statistics(gradients, names, masks):
+    if masks is not None:
+        gradients = [g * masks[n].numpy() for g, n in zip(gradients, names, strict=True)]
+    norms = tuple(float(np.sqrt((g**2).sum())) for g in gradients)
+    return norms, tuple(float(np.abs(g).mean()) for g in gradients)
