@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,8 @@ def test_imports_point_downwards() -> None:
     upward = [
         (user, used)
         for user, used in EDGES
-        if part_of(user) and part_of(user) != part_of(used)
+        if part_of(user)
+        and part_of(user) != part_of(used)
         # The package itself, at the top, is rank infinity: nothing below may use it.
         and RANK.get(part_of(used), len(LAYERS)) >= RANK[part_of(user)]
     ]
@@ -144,14 +146,7 @@ def run(code: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        env=environment(),
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def environment() -> dict[str, str]:
-    """Return this process's environment with this source first on the path."""
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}

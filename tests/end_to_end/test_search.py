@@ -14,7 +14,7 @@ from torch import nn
 
 import infcop
 from infcop.core.records import RunRecord
-from infcop.errors import InfcopWarning
+from infcop.errors import InfcopWarning, NoEffectWarning
 from tests.end_to_end.conftest import SHORT, Search, toy_batches, toy_model, toy_task
 
 
@@ -205,6 +205,18 @@ def test_max_levels_ends_the_search_with_a_warning(search: Search) -> None:
     assert len(result.record.levels) == 1
     assert result.density > 0.3
     assert "max_levels" in result.record.warnings[0]
+
+
+def test_a_schedule_that_finds_nothing_ends_the_search_with_a_warning(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1, bias=False), nn.Linear(1, 3))
+    # With hardly any weights left, floor(c * d) of the adaptive schedule becomes 0.
+    with pytest.warns(NoEffectWarning, match="finds nothing to remove at density"):
+        result = infcop.search(
+            model, toy_task(), run_dir=tmp_path, **{**SHORT, "method": "sap", "density": 0.02}
+        )
+    assert result.density > 0.02
+    assert result.outcome.sparse["accuracy"] > 0
 
 
 def test_adamw_and_float64_work(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from infcop.core.mask import Masks
 from infcop.core.method import AtLeast
 from infcop.core.records import LevelRecord, Reading, StopDecision
-from infcop.errors import PruningError
+from infcop.errors import NoEffectWarning
 from infcop.masking.prune import prune_level
 from infcop.pipeline.context import Run
 from infcop.pipeline.dense import rewind_values
@@ -25,10 +25,15 @@ from infcop.training.recipe import learning_rate
 __all__ = ["run_level"]
 
 
-def run_level(run: Run) -> None:
-    """Bring the network one level down, or go on with a level that was interrupted."""
+def run_level(run: Run) -> bool:
+    """Bring the network one level down, or go on with a level that was interrupted.
+
+    Returns:
+        Whether there was a level: an adaptive schedule may find nothing to remove.
+    """
     if not is_open(run.record.levels):
-        _prune(run)
+        if not _prune(run):
+            return False
         _rewind(run)
     phase = run.resume_phase(_level_phase(run))
     decision = _train_read_decide(run, phase)
@@ -37,6 +42,7 @@ def run_level(run: Run) -> None:
     run.save()
     run.store.append_log("level", level=level.level, density=level.density, passes=level.passes)
     run.progress.say(decision_line(level))
+    return True
 
 
 def is_open(levels: Iterable[LevelRecord]) -> bool:
@@ -45,8 +51,12 @@ def is_open(levels: Iterable[LevelRecord]) -> bool:
     return bool(last) and last[0].stopped_by is None
 
 
-def _prune(run: Run) -> None:
-    """Score, allocate, select, mask; read what pruning did to the trained network."""
+def _prune(run: Run) -> bool:
+    """Score, allocate, select, mask; read what pruning did to the trained network.
+
+    Returns:
+        Whether anything was pruned.
+    """
     before = run.masks
     method = run.config.method
     weights = {name: parameter.detach() for name, parameter in run.parameters.items()}
@@ -56,16 +66,17 @@ def _prune(run: Run) -> None:
     }
     masks = prune_level(weights, scores, before, method, run.target_kept)
     if masks.kept == before.kept:
-        raise PruningError(
-            f"level {len(run.record.levels) + 1}: the schedule '{method.schedule.kind}' finds "
-            f"nothing to remove at density {before.density:.4f}, above the density "
-            f"{run.config.density:g} that was asked for; expected it to remove at least one entry "
-            "per level. Use the schedule 'fraction', or another p and q"
+        run.warn(
+            f"the schedule '{method.schedule.kind}' finds nothing to remove at density "
+            f"{before.density:.4f}, above the {run.config.density:g} that was asked for: the "
+            "search ends here. Use the schedule 'fraction', or another p and q, to go further",
+            NoEffectWarning,
         )
+        return False
     run.mask_with(masks)
     run.update(levels=(*run.record.levels, _new_level(run, before, masks)))
-    reading = take_reading(run, "pruned", 0.0, flow=True)
-    _add(run, reading)
+    _add(run, take_reading(run, "pruned", 0.0, flow=True))
+    return True
 
 
 def _new_level(run: Run, before: Masks, masks: Masks) -> LevelRecord:

@@ -20,8 +20,8 @@ def execute(run: Run) -> None:
     """Carry a run to its end, from wherever it stands."""
     if run.record.outcome is None:
         train_dense(run)
-        while _levels_remain(run):
-            run_level(run)
+        while _levels_remain(run) and run_level(run):
+            pass
         train_final(run)
         conclude(run)
     write_report(run.record, run.store.report)

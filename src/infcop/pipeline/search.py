@@ -92,7 +92,7 @@ def search(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result = infcop.search(
         ...         model, infcop.Classification(batches, batches), run_dir=folder, density=0.25,
-        ...         dense={"passes": 2}, levels={"max_passes": 2}, final={"passes": 2})
+        ...         method="lth", dense={"passes": 2}, final={"passes": 2})
         >>> result.density
         0.25
     """

@@ -53,9 +53,9 @@ def distance_figure(record: RunRecord) -> Figure | Omitted:
         ),
         plot=plot,
         table=Table(
-            headings=("level", "passes in the level", "distance", "threshold", "decision"),
+            headings=("level", "decision", "passes", "distance", "threshold"),
             rows=tuple(_cells(comparison) for comparison in compared),
-            text=frozenset({0, 4}),
+            text=frozenset({0, 1}),
         ),
     )
 
@@ -177,10 +177,10 @@ def _finding(compared: list[_Comparison]) -> str:
 def _cells(comparison: _Comparison) -> tuple[str, ...]:
     return (
         str(comparison.level),
+        "stop" if comparison.stopped else "go on",
         words.passes(comparison.passes),
         words.number(comparison.distance),
         words.number(comparison.threshold),
-        "stop" if comparison.stopped else "go on",
     )
 
 

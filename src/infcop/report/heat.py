@@ -70,7 +70,10 @@ def heat_map(grid: Grid, *, x: str, y: str, diverging: bool, ruled: bool) -> go.
     )
     most_rows = max(int(row_height * len(grid.rows) / 16), 1)
     plot.update_yaxes(
-        ticks="", showgrid=False, autorange="reversed", **thinned(grid.rows, most_rows)
+        ticks="",
+        showgrid=False,
+        autorange="reversed",
+        **thinned([*map(label, grid.rows)], most_rows),
     )
     # A blank cell must not look like a value; the colour bar's last label needs some room.
     plot.update_layout(plot_bgcolor="#D1D5DB", margin_r=28)
@@ -139,5 +142,7 @@ def _hover(grid: Grid, written: list[list[str]]) -> list[list[str]]:
 
 def _fit(names: Sequence[str]) -> bool:
     """Whether names stand side by side on a phone, at about seven pixels a letter."""
-    longest = max((len(line) for name in names for line in name.split(" → ")), default=0)
-    return len(names) * 7 * (longest + 2) <= _PHONE_PIXELS
+    longest = max(
+        (len(line) for name in names for line in name.replace(" → ", "\n→ ").split("\n")), default=0
+    )
+    return len(names) * 7 * (longest + 1) <= _PHONE_PIXELS

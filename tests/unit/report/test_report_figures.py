@@ -189,8 +189,8 @@ def test_figures_without_data_say_why() -> None:
 def test_a_name_is_shown_as_it_is_written() -> None:
     grid = Grid(["<b>row</b>"], ["<i>a</i>", "b"], [[0.1, 0.2]], number)
     plot = heat_map(grid, x="x", y="y", diverging=False, ruled=False)
-    assert plot.layout.xaxis.ticktext == ["&lt;i&gt;a&lt;/i&gt;", "b"]
-    assert plot.layout.yaxis.ticktext == ["&lt;b&gt;row&lt;/b&gt;"]
+    assert list(plot.layout.xaxis.ticktext) == ["&lt;i&gt;a&lt;/i&gt;", "b"]
+    assert list(plot.layout.yaxis.ticktext) == ["&lt;b&gt;row&lt;/b&gt;"]
     assert "<b>" not in plot.data[0].hovertext[0][0]
 
 
