@@ -95,6 +95,7 @@ def _table(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {
             "method": method,
             "seeds": len(rows),
+            "dense_accuracy": statistics.mean(row["dense_accuracy"] for row in rows),
             "accuracy": statistics.mean(accuracies),
             "accuracy_interval": _interval(accuracies),
             "minus_lth": statistics.mean(differences),

@@ -141,8 +141,9 @@ def test_a_rule_that_always_stops_takes_one_unit(search: Search) -> None:
 @pytest.mark.parametrize("method", ["infcop-if", "infcop-gf"])
 def test_with_one_unit_all_methods_of_one_pruner_agree(search: Search, method: str) -> None:
     levels = {"max_passes": 1}
-    assert same_tensors(search(method="sap", levels=levels).model,
-                        search(method=method, levels=levels).model)
+    assert same_tensors(
+        search(method="sap", levels=levels).model, search(method=method, levels=levels).model
+    )
 
 
 def test_readings_fall_at_fractions_of_a_pass(search: Search) -> None:

@@ -23,6 +23,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
         "did you mean 'lth'? known: lth, sap"
     """
     names = sorted(known)
-    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    lowered = {known_name.lower(): known_name for known_name in names}
+    near = get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
     listing = f"known: {', '.join(names)}" if names else "nothing is known here"
-    return f"did you mean '{near[0]}'? {listing}" if near else listing
+    return f"did you mean '{lowered[near[0]]}'? {listing}" if near else listing

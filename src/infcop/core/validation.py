@@ -77,7 +77,8 @@ def _explained(
     keys = [at, *_keys(data, location)]
     if detail["type"] == "missing":
         keys.append(location[-1])
-    where = ".".join(str(part) for part in keys if part != "") or "settings"
+    key = ".".join(str(part) for part in keys if part != "")
+    where = key or "settings"
     kind, got, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{where}: unknown setting; {did_you_mean(location[-1], fields)}"
@@ -91,7 +92,7 @@ def _explained(
     if kind == "union_tag_not_found":
         return f"{where}: got {got!r}; expected a mapping with the key {context['discriminator']}"
     if kind == "value_error":
-        return f"{where}: {context['error']}" if key or at else str(context["error"])
+        return f"{where}: {context['error']}" if key else str(context["error"])
     message = detail["msg"].replace("Input should be", "expected").replace("Value", "value")
     return f"{where}: got {got!r}; {message[0].lower()}{message[1:]}{_hint(location, got)}"
 

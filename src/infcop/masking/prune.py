@@ -9,7 +9,7 @@ from torch import Tensor
 from infcop.core.mask import Masks
 from infcop.core.method import MethodConfig
 from infcop.masking.allocate import allocate_layerwise
-from infcop.masking.schedule import next_kept
+from infcop.masking.schedule import next_kept, without_remainder
 from infcop.masking.select import select_global, select_layerwise
 
 __all__ = ["prune_level"]
@@ -51,6 +51,7 @@ def prune_level(
         tensor([ True,  True,  True,  True, False])
     """
     kept = next_kept(method.schedule, weights, masks, target_kept)
+    kept = without_remainder(masks.kept, kept, target_kept)
     if method.scope == "global":
         return select_global(scores, masks, kept, method.keep_per_layer)
     kept_per_layer = allocate_layerwise(masks.kept_per_layer, kept, method.keep_per_layer)

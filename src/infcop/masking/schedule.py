@@ -13,7 +13,7 @@ from infcop.core.mask import Masks
 from infcop.core.method import Adaptive, Fraction
 from infcop.errors import PruningError
 
-__all__ = ["next_kept", "pq_index", "sap_fraction"]
+__all__ = ["next_kept", "pq_index", "sap_fraction", "without_remainder"]
 
 _CHUNK = 2**20
 """Entries turned into float64 at a time, so that the copies stay small."""
@@ -69,6 +69,21 @@ def next_kept(
         index = pq_index(values, schedule.p, schedule.q)
         removed = math.floor(sap_fraction(index, alive, schedule) * alive)
     return max(alive - removed, target_kept)
+
+
+def without_remainder(alive: int, kept: int, target_kept: int) -> int:
+    """Return ``target_kept`` instead of ``kept`` if hardly anything would be left to remove.
+
+    A last level that removes less than a tenth of what the one before it removed is not worth its
+    training; rounding alone would often leave one.
+
+    Example:
+        >>> without_remainder(alive=100, kept=80, target_kept=79)
+        79
+        >>> without_remainder(alive=100, kept=80, target_kept=70)
+        80
+    """
+    return target_kept if 10 * (kept - target_kept) < alive - kept else kept
 
 
 def pq_index(weights: Tensor, p: float, q: float) -> float:

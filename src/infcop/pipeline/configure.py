@@ -69,7 +69,7 @@ def _with(node: Any, path: list[str], value: Any, key: str) -> Any:
         return value
     head, rest = path[0], path[1:]
     if isinstance(node, list):
-        if not head.isdigit() or int(head) >= len(node):
+        if not head.isdecimal() or int(head) >= len(node):
             raise ConfigError(f"{key}: '{head}' is no place in a list of {len(node)} entries")
         return [
             _with(item, rest, value, key) if i == int(head) else item for i, item in enumerate(node)

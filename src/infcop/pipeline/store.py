@@ -137,7 +137,7 @@ class RunStore:
             return
         try:
             there = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise RunFolderError(f"'{self.config}' can't be read: {error}") from error
         differing = _differences(there if isinstance(there, dict) else {}, dict(config))
         # Where a run computes and where its data lies may change on the way; what it does may not.

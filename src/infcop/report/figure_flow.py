@@ -82,7 +82,7 @@ def _figure(
         reading=(
             f"Each cell is {meaning}{' of an edge' if what == 'edge' else ''}. The top row is the "
             "dense reference; each row below is a level at its end. Rows that look like the top "
-            f"row pass signals on as the dense network does. The table names every {what}."
+            f"row behave as the dense network does. The table names every {what}."
         ),
         plot=plot,
         table=_table(grid, what),

@@ -65,9 +65,7 @@ def heat_map(grid: Grid, *, x: str, y: str, diverging: bool, ruled: bool) -> go.
     names, title = (short, "") if _fit(grid.columns) else (numbers, x)
     plot = canvas(round(100 + row_height * len(grid.rows)), title, y)
     plot.add_trace(_cells(grid, diverging))
-    plot.update_xaxes(
-        ticks="", showline=False, tickangle=0, title_standoff=24, **thinned(names, 12)
-    )
+    plot.update_xaxes(ticks="", showline=False, tickangle=0, title_standoff=24, **thinned(names, 9))
     most_rows = max(int(row_height * len(grid.rows) / 16), 1)
     plot.update_yaxes(
         ticks="",

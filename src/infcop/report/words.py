@@ -101,8 +101,10 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(0.42), duration(134), duration(7380)
-        ('0.4 s', '2 min 14 s', '2 h 3 min')
+        ('0.42 s', '2 min 14 s', '2 h 3 min')
     """
+    if seconds < 1:
+        return f"{seconds:.2f} s"
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)

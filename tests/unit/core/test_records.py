@@ -72,7 +72,7 @@ def test_floats_come_back_exactly(value) -> None:
 
 
 def test_nan_comes_back_as_nan() -> None:
-    record = make_record(not_finite=True)
+    record = make_record(not_finite=True, flow="both")
     text = record.model_dump_json()
     again = RunRecord.model_validate(json.loads(text, parse_constant=refused_constant))
     assert again.model_dump_json() == text

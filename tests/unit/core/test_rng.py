@@ -62,8 +62,13 @@ def test_generators_come_back_after_an_exception() -> None:
         seed_all(5)
         expected = drawn()
         seed_all(5)
-        with pytest.raises(KeyError), preserved_rng():
-            seed_all(99)
-            drawn()
-            raise KeyError
+        with pytest.raises(KeyError):
+            draw_and_fail()
         assert drawn() == expected
+
+
+def draw_and_fail() -> None:
+    with preserved_rng():
+        seed_all(99)
+        drawn()
+        raise KeyError

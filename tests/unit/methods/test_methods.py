@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+
+from infcop.core.method import Fraction, MethodConfig, Plateau
+from infcop.errors import ConfigError
+from infcop.methods import METHODS, resolve_method
+
+every_method = pytest.mark.parametrize("name", METHODS)
+KNOWN = "known: " + ", ".join(sorted(METHODS))
+
+
+@every_method
+def test_a_method_bears_its_name_and_a_summary_of_one_line(name) -> None:
+    assert resolve_method(name).name == name
+    summary = METHODS[name].summary
+    assert summary
+    assert "\n" not in summary
+    assert not summary.endswith(".")
+
+
+@every_method
+def test_a_method_survives_json_and_resolves_to_itself(name) -> None:
+    method = resolve_method(name)
+    assert MethodConfig.model_validate_json(method.model_dump_json()) == method
+    assert resolve_method(method) is method
+    assert resolve_method(method.model_dump(mode="json")) == method
+    assert resolve_method({"name": name}) == method
+
+
+@every_method
+def test_methods_are_built_anew(name) -> None:
+    assert METHODS[name].build() == METHODS[name].build()
+
+
+def test_names_are_listed_in_order() -> None:
+    assert list(METHODS) == sorted(METHODS)
+
+
+def test_information_consistent_pruning_is_sap_with_another_stop_rule() -> None:
+    sap = resolve_method("sap").model_dump(exclude={"name", "stop", "flow"})
+    for name in ("infcop-if", "infcop-gf"):
+        assert resolve_method(name).model_dump(exclude={"name", "stop", "flow"}) == sap
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        # the settings of the published runs, one by one
+        ("lth", {"scope": "layerwise", "schedule.remove": 0.2, "rewind.to": "initialisation"}),
+        ("sap", {"scope": "global", "schedule.p": 0.5, "schedule.q": 1.0, "schedule.eta": 0.0}),
+        ("sap", {"schedule.gamma": 1.0, "schedule.beta": 0.9, "rewind.to": "warm-up"}),
+        ("infcop-if", {"stop.epsilon": 0.11, "stop.statistic": "signed", "reference": "warm-up"}),
+        ("infcop-gf", {"stop.epsilon": 0.5, "stop.statistic": "norm", "reference": "warm-up"}),
+        ("infcop-gf", {"flow.gradient": "per-batch"}),
+    ],
+)
+def test_settings_are_the_published_ones(name, settings) -> None:
+    for path, value in settings.items():
+        found: object = resolve_method(name)
+        for part in path.split("."):
+            found = getattr(found, part)
+        assert found == value, path
+
+
+def test_axes_can_be_changed_one_by_one() -> None:
+    method = resolve_method(
+        {"name": "infcop-if", "schedule": {"kind": "fraction"}, "stop": {"epsilon": 0.5}}
+    )
+    assert method.schedule == Fraction()
+    assert method.stop.epsilon == 0.5
+    assert method.stop.rule == "information-flow"
+    assert resolve_method({"name": "lth", "stop": {"rule": "plateau"}}).stop == Plateau()
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("lht", f"method: got 'lht'; did you mean 'lth'? {KNOWN}"),
+        ("LTH", f"method: got 'LTH'; did you mean 'lth'? {KNOWN}"),
+        ("", f"method: got ''; {KNOWN}"),
+        ({}, f"method: got None; {KNOWN}"),
+        ({"name": ["lth"]}, "method: got ['lth']; "),
+        ({"name": 3}, f"method: got 3; {KNOWN}"),
+        (
+            None,
+            "method: expected a name, or a mapping with a name and the axes to change, got None",
+        ),
+        (3, "method: expected a name, or a mapping"),
+        (["lth"], "method: expected a name, or a mapping"),
+        ({"name": "lth", "scop": "global"}, "method.scop: unknown setting; did you mean 'scope'?"),
+        (
+            {"name": "sap", "scope": "layerwise"},
+            "method: schedule 'sap' counts over all layers together",
+        ),
+    ],
+)
+def test_a_wrong_method_is_explained(method, message) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_method(method)
+    assert str(caught.value).startswith(message)
