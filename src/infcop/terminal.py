@@ -90,7 +90,7 @@ class RichProgress(SilentProgress):
 
     def say(self, line: str) -> None:
         """Print a sentence above the bar."""
-        self._bars.console.print(line, highlight=False, markup=False)
+        self._bars.console.print(line, highlight=False, markup=False, emoji=False)
 
 
 def terminal_progress(*, quiet: bool) -> SilentProgress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infcop.core.records import Cost, Outcome, PhaseRecord
+from infcop.core.records import Cost, LevelRecord, Outcome, PhaseRecord
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.dense import train_dense
 from infcop.pipeline.level import is_open, run_level
@@ -100,7 +100,9 @@ def conclude(run: Run) -> None:
     dense = evaluate(run, loader)
     Snapshot(run.store.read_tensors(run.store.sparse)[0]).restore(run.model)
     record = run.record
-    phases = [record.dense, *record.levels, *([record.final] if record.final else [])]
+    phases: list[PhaseRecord | LevelRecord] = [record.dense, *record.levels]
+    if record.final is not None:
+        phases.append(record.final)
     outcome = Outcome(
         density=run.masks.density,
         kept=run.masks.kept,

@@ -36,35 +36,32 @@ def test_different_places_get_different_seeds() -> None:
 
 
 def test_seeding_sets_every_global_generator() -> None:
-    with preserved_rng():
-        seed_all(3)
-        first = drawn()
-        seed_all(3)
-        assert drawn() == first
-        seed_all(2**32 + 3)
-        assert drawn() != first
+    seed_all(3)
+    first = drawn()
+    seed_all(3)
+    assert drawn() == first
+    seed_all(2**32 + 3)
+    assert drawn() != first
 
 
 def test_generators_come_back_as_they_were() -> None:
+    seed_all(5)
+    expected = [drawn(), drawn()]
+    seed_all(5)
+    assert drawn() == expected[0]
     with preserved_rng():
-        seed_all(5)
-        expected = [drawn(), drawn()]
-        seed_all(5)
-        assert drawn() == expected[0]
-        with preserved_rng():
-            seed_all(99)
-            drawn()
-        assert drawn() == expected[1]
+        seed_all(99)
+        drawn()
+    assert drawn() == expected[1]
 
 
 def test_generators_come_back_after_an_exception() -> None:
-    with preserved_rng():
-        seed_all(5)
-        expected = drawn()
-        seed_all(5)
-        with pytest.raises(KeyError):
-            draw_and_fail()
-        assert drawn() == expected
+    seed_all(5)
+    expected = drawn()
+    seed_all(5)
+    with pytest.raises(KeyError):
+        draw_and_fail()
+    assert drawn() == expected
 
 
 def draw_and_fail() -> None:

@@ -197,6 +197,13 @@ def test_every_wrong_setting_is_told_at_once() -> None:
     assert starts == ["density", "sed", "training.lr"]
 
 
+def test_a_list_with_a_wrong_entry_is_not_also_called_too_short() -> None:
+    stop = {"rule": "any-of", "rules": [{"rule": "platau"}]}
+    with pytest.raises(ConfigError) as caught:
+        validated(MethodConfig, {"name": "x", "stop": stop})
+    assert str(caught.value) == f"stop.rules.0: got 'platau'; did you mean 'plateau'? {RULES}"
+
+
 def test_a_wrong_setting_leaves_no_pydantic_error_behind() -> None:
     with pytest.raises(ConfigError) as caught:
         validated(RunConfig, {})

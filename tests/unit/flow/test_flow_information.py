@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference.flow import slow_correlation, slow_signed_mean
 
 from infcop.errors import FlowError
 from infcop.flow.information import absolute_mean, correlation, dead_units, signed_mean
 from infcop.flow.moments import CoMoments
+from tests.reference.flow import slow_correlation, slow_signed_mean
 
 EDGE = ("a", "b")
 

@@ -7,12 +7,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from tests.reference.flow import (
-    slow_correlation,
-    slow_gradient_flow,
-    slow_pool,
-    slow_signed_mean,
-)
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -20,6 +14,12 @@ from infcop.core.mask import Masks
 from infcop.errors import FlowError
 from infcop.flow.meter import FlowMeter
 from infcop.tasks.classification import Classification
+from tests.reference.flow import (
+    slow_correlation,
+    slow_gradient_flow,
+    slow_pool,
+    slow_signed_mean,
+)
 
 EDGES = [("0", "4"), ("4", "8")]
 WEIGHTS = ["0.weight", "4.weight", "8.weight"]

@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from tests.reference.flow import slow_pool
 from torch import nn
 
 from infcop.errors import FlowError
 from infcop.flow.taps import pooled, tapped
+from tests.reference.flow import slow_pool
 
 
 def normal(*shape, dtype=torch.float32):

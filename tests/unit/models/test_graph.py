@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference.layer_edges import edges_by_intervention
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +14,7 @@ from infcop.errors import FlowError, ModelError
 from infcop.models.graph import LayerGraph, main_path, select_edges, trace_graph
 from infcop.models.prunable import find_prunable
 from infcop.models.zoo import ZOO
+from tests.reference.layer_edges import edges_by_intervention
 
 
 def trace(model, *inputs):

@@ -5,12 +5,12 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference.stopping import slow_flow_stop
 
 from infcop.core.records import FLOWS, Reading, StopReason
 from infcop.errors import ConfigError, FlowError
 from infcop.stopping.flow import FlowRule, flow_distance, relative_flow_distance
 from infcop.stopping.rule import StopContext, replay
+from tests.reference.stopping import slow_flow_stop
 
 NAN, INF = float("nan"), float("inf")
 SIGNED = "information.signed"

@@ -5,12 +5,12 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reference.stopping import slow_plateau
 
 from infcop.core.records import Reading, StopReason
 from infcop.errors import ConfigError
 from infcop.stopping.plateau import PlateauRule
 from infcop.stopping.rule import StopContext, replay
+from tests.reference.stopping import slow_plateau
 
 
 def stops(rule, metrics, *, unit=1.0, higher=True):

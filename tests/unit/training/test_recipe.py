@@ -89,14 +89,16 @@ def test_rates_are_positive_and_at_most_the_peak(schedule, place, horizon, warmu
     assert 0 < learning_rate(recipe, place, horizon) <= 0.4 * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("steps_per_pass", [3, 7, 49, 391])
-def test_a_milestone_falls_on_its_step(steps_per_pass) -> None:
-    """Places are sums of rounded fractions; the step of the milestone itself has the new rate."""
-    recipe = TrainingConfig(lr=1.0, schedule="step", milestones=(1 / 3, 2 / 3))
-    horizon = 3
+@pytest.mark.parametrize("steps_per_pass", [3, 7, 10, 49, 391])
+@pytest.mark.parametrize("tenths", [1, 2, 5])
+def test_a_milestone_falls_on_its_step(steps_per_pass, tenths) -> None:
+    """Also where the rounded place of the step lies just below the milestone."""
+    recipe = TrainingConfig(lr=1.0, schedule="step", milestones=(tenths / 10,))
+    horizon = 7
     for step in range(horizon * steps_per_pass):
         rate = learning_rate(recipe, step / steps_per_pass, horizon)
-        assert rate == pytest.approx(0.1 ** (step // steps_per_pass))
+        passed = 10 * step >= tenths * horizon * steps_per_pass
+        assert rate == pytest.approx(0.1 if passed else 1.0)
 
 
 def test_another_schedule_and_peak_replace_those_of_the_recipe() -> None:
