@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import infcop
 from benchmarks.common import arguments, finish, interleaved, median_ratio
 from infcop.core.config import ExecutionConfig, TrainingConfig
 from infcop.core.mask import Masks
@@ -30,6 +29,7 @@ from infcop.data.loader import TensorLoader
 from infcop.masking.apply import MaskEnforcer
 from infcop.models.build import build_model
 from infcop.models.prunable import find_prunable, get_parameters
+from infcop.pipeline.search import search
 from infcop.tasks.classification import Classification
 from infcop.training.engine import Engine
 from infcop.training.phase import Phase
@@ -154,13 +154,13 @@ def _measure_search() -> None:
     loader = _loader(*_images(512, 3, 32))
     model = _model("resnet-18", 3, 32)
     with tempfile.TemporaryDirectory() as folder:
-        infcop.search(
+        search(
             model,
             Classification(loader, loader, probe_loader=_loader_head(loader)),
             run_dir=folder,
             density=0.64,
             method={"name": "infcop-if", "schedule": {"kind": "fraction", "remove": 0.2}},
-            training=_RECIPE,
+            training={"lr": _RECIPE.lr},
             dense={"passes": 1},
             levels={"max_passes": 1},
             final={"passes": 1},

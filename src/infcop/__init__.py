@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from infcop.core.method import MethodConfig
     from infcop.core.records import RunRecord
     from infcop.flow.meter import FlowMeter
+    from infcop.masking.apply import MaskEnforcer
     from infcop.methods import METHODS, resolve_method
     from infcop.pipeline.result import Result
     from infcop.pipeline.search import search
@@ -25,6 +26,7 @@ _HOMES = {
     "Classification": "tasks.classification",
     "FlowMeter": "flow.meter",
     "METHODS": "methods",
+    "MaskEnforcer": "masking.apply",
     "Masks": "core.mask",
     "MethodConfig": "core.method",
     "Metrics": "tasks.base",
@@ -40,6 +42,7 @@ __all__ = [
     "Classification",
     "FlowMeter",
     "METHODS",
+    "MaskEnforcer",
     "Masks",
     "MethodConfig",
     "Metrics",

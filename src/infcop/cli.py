@@ -42,7 +42,7 @@ DataDir = Annotated[
 
 @app.command()
 def demo(run_dir: RunDir = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Search on the embedded handwritten digits and write a report: about a minute."""
+    """Search on the embedded handwritten digits and write a report: takes seconds."""
     from infcop.pipeline.demo import demo_config
 
     _run(demo_config(), run_dir or Path("runs/demo"), quiet, as_json, "infcop demo")

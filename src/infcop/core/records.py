@@ -56,8 +56,8 @@ class StopReason(str, Enum):
 
 _SENTENCES = {
     StopReason.FLOW: "the flow has come back to that of the dense network",
-    StopReason.ACCURACY: "the held-out accuracy has reached its target",
-    StopReason.PLATEAU: "the held-out accuracy has stopped improving",
+    StopReason.ACCURACY: "the held-out metric has reached its target",
+    StopReason.PLATEAU: "the held-out metric has stopped improving",
     StopReason.BUDGET: "the budget of passes is used up",
     StopReason.NOT_YET: "no rule asks to stop yet",
     StopReason.MINIMUM: "a rule asks to stop, but the minimum of passes is not reached",

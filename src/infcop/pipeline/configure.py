@@ -77,6 +77,8 @@ def _with(node: Any, path: list[str], value: Any, key: str) -> Any:
     node = node or {}
     if head == "method" and rest and isinstance(node.get(head), str):
         node = {**node, head: {"name": node[head]}}
+    if head in ("rule", "kind") and node.get(head, value) != value:
+        node = {}  # settings of another rule or schedule have no meaning for this one
     inner = node.get(head)
     if rest and inner is not None and not isinstance(inner, dict | list):
         raise ConfigError(f"{key}: '{head}' holds {inner!r}, which has no '{rest[0]}' in it")

@@ -22,7 +22,7 @@ from infcop.stopping.rule import StopContext
 from infcop.training.phase import Phase
 from infcop.training.recipe import learning_rate
 
-__all__ = ["run_level"]
+__all__ = ["is_open", "run_level"]
 
 
 def run_level(run: Run) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
 from infcop.core.records import Cost, Reading
 from infcop.core.rng import derive_seed, preserved_rng
 from infcop.flow.meter import FlowMeter
@@ -12,7 +14,7 @@ from infcop.stopping.build import needed_flows
 from infcop.tasks.base import Loader, Metrics
 from infcop.training.engine import evaluating
 
-__all__ = ["evaluate", "flow_kinds", "take_reading"]
+__all__ = ["evaluate", "flow_kinds", "take_reading", "with_flow"]
 
 Kind = Literal["information", "gradient"]
 
@@ -91,7 +93,7 @@ def with_flow(run: Run, reading: Reading) -> Reading:
 
 def evaluate(run: Run, loader: Loader) -> Metrics:
     """Evaluate the working model without disturbing it or the random generators."""
-    with evaluating(run.wrapped), preserved_rng():
+    with torch.no_grad(), evaluating(run.wrapped), preserved_rng():
         # The same order every time: a sum over other batches would round otherwise.
         order = derive_seed(run.config.seed, "evaluation")
         return run.task.evaluate(run.wrapped, run.engine.loader(loader, order))

@@ -11,6 +11,7 @@ from infcop.core.mask import Masks
 from infcop.core.records import Outcome, RunRecord
 from infcop.pipeline.store import RunStore
 from infcop.report.page import write_report
+from infcop.report.summary import summary_lines
 from infcop.rewinding.snapshot import Snapshot
 
 __all__ = ["Result"]
@@ -48,6 +49,10 @@ class Result:
     def density(self) -> float:
         """Surviving over all prunable entries."""
         return self.outcome.density
+
+    def summary(self) -> str:
+        """Return the answer in a few lines of plain text."""
+        return "\n".join(summary_lines(self.record))
 
     def report(self) -> Path:
         """Write the page anew and return its path."""

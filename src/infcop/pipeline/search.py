@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ from infcop.core.config import (
 from infcop.core.method import MethodConfig
 from infcop.core.rng import preserved_rng
 from infcop.core.validation import validated
-from infcop.errors import ModelError
+from infcop.errors import InfcopError, ModelError, NoEffectWarning
 from infcop.methods import resolve_method
 from infcop.pipeline.progress import LoggedProgress, Progress
 from infcop.pipeline.result import Result
@@ -109,6 +110,7 @@ def search(
     }
     given = {key: value for key, value in settings.items() if value is not None}
     config = validated(SearchConfig, {**given, "probe_examples": probe_examples})
+    _warn_of_idle_settings(config)
     name = type(model).__name__
     return run_search(
         model, task, config, run_dir=run_dir, progress=progress, model_name=name, data_name="custom"
@@ -141,8 +143,24 @@ def run_search(
         )
         store.claim(config.model_dump(mode="json"))
         store.append_log("resumed" if run.restore() else "started", seed=config.seed)
-        execute(run)
+        try:
+            execute(run)
+        except InfcopError as error:
+            error.exit_code = 3  # the input was good enough to begin with
+            raise
         return Result(model, store, run.record)
+
+
+def _warn_of_idle_settings(config: SearchConfig) -> None:
+    idle = sorted({"batch_size", "label_smoothing"} & config.training.model_fields_set)
+    if idle:
+        warnings.warn(
+            f"search: training.{' and training.'.join(idle)} changed nothing: your loaders and "
+            "your task decide that. Set batch_size in the loader, label_smoothing in "
+            "Classification",
+            NoEffectWarning,
+            stacklevel=3,
+        )
 
 
 def _copied(model: nn.Module) -> nn.Module:

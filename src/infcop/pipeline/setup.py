@@ -9,24 +9,30 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from infcop.core.config import SearchConfig
 from infcop.core.records import DataFacts, ModelFacts, RunRecord
 from infcop.core.rng import derive_seed
-from infcop.errors import DataError, FlowError, InfcopError, ModelError
+from infcop.errors import DataError, FlowError
 from infcop.models.graph import LayerGraph, select_edges, trace_graph
 from infcop.models.prunable import Prunable, find_prunable
 from infcop.pipeline.context import Run
 from infcop.pipeline.progress import Progress
 from infcop.pipeline.store import RunStore
+from infcop.pipeline.trial import check_task, try_out
+from infcop.rewinding.policy import schedule_start
 from infcop.stopping.build import needed_flows
-from infcop.tasks.base import Loader, Metrics, Task
-from infcop.training.engine import Engine, evaluating
+from infcop.tasks.base import Loader, Task
+from infcop.training.engine import Engine
 from infcop.training.order import ordered
+from infcop.training.recipe import learning_rate
 
-__all__ = ["prepare"]
+__all__ = ["count_examples", "prepare"]
+
+_SMALL = 0.05
+"""A fraction of the peak learning rate at which hardly anything is learnt."""
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -43,12 +49,13 @@ def prepare(
     split: Mapping[str, Any],
 ) -> Run:
     """Return a run that is ready to start, or say what is wrong with model, data or settings."""
+    check_task(task)
     prunable = find_prunable(model)
     double = all(p.dtype == torch.float64 for p in model.parameters() if p.is_floating_point())
     engine = Engine(config.execution, double=double)
     model.to(engine.device)
     probe = _probe(task, config)
-    metrics = _try_out(model, task, engine, probe[0])
+    metrics = try_out(model, task, engine, probe[0])
     graph = trace_graph(model, task.inputs(engine.move(probe[0])), prunable)
     record = RunRecord(
         config=config.model_dump(mode="json"),
@@ -66,7 +73,7 @@ def prepare(
             split=dict(split),
         ),
     )
-    return Run(
+    run = Run(
         config=config,
         engine=engine,
         model=model,
@@ -77,6 +84,23 @@ def prepare(
         store=store,
         progress=progress,
     )
+    _warn_of_small_rate(run)
+    return run
+
+
+def _warn_of_small_rate(run: Run) -> None:
+    """Warn where levels would train at the end of a schedule that has come down."""
+    config = run.config
+    rewind, dense = config.method.rewind, config.dense
+    start = schedule_start(rewind, dense.passes, dense.warmup)
+    rate = learning_rate(config.training, start, dense.passes)
+    if start == dense.passes and rate < _SMALL * config.training.lr:
+        run.warn(
+            f"levels train at learning rate {rate:.2g}, {rate / config.training.lr:.2g} of "
+            f"training.lr: method.rewind.to is '{rewind.to}', so they go on from the end of the "
+            f"schedule '{config.training.schedule}'. Rewind to an epoch, choose a constant "
+            "schedule, or raise training.lr_end_fraction if that is not meant"
+        )
 
 
 def _probe(task: Task, config: SearchConfig) -> list[Any]:
@@ -115,32 +139,6 @@ def _first(batches: Iterable[Any], task: Task, examples: int | None) -> list[Any
         if examples is not None and count >= examples:
             break
     return taken
-
-
-def _try_out(model: nn.Module, task: Task, engine: Engine, batch: Any) -> Metrics:
-    """Run one loss and one evaluation on a batch, so that misfits show before any training."""
-    batch = engine.move(batch)
-    try:
-        with torch.no_grad(), evaluating(model), engine.autocast():
-            loss = task.training_step(model, batch)
-            metrics = task.evaluate(model, [batch])
-    except InfcopError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"the model can't be run on a batch of the data: {type(error).__name__}: {error}. "
-            "Expected the task's training_step and evaluate to accept model and batch; check the "
-            "shapes, types and labels that the loader gives"
-        ) from error
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise ModelError(f"training_step: expected the mean loss as a scalar tensor, got {got}")
-    if not bool(torch.isfinite(loss)):
-        raise DataError(
-            f"the loss of the untrained model on the first batch is {float(loss)}; expected a "
-            "finite number. Look for non-finite inputs or initial weights"
-        )
-    return metrics
 
 
 def _model_facts(

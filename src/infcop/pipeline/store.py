@@ -37,7 +37,12 @@ from infcop.errors import RunFolderError
 
 __all__ = ["RunStore", "load_record", "parse_record"]
 
-_MAY_CHANGE = ("execution.", "data.dir ")
+_MAY_CHANGE = (
+    "data.dir ",
+    "execution.checkpoint_seconds ",
+    "execution.device ",
+    "execution.threads ",
+)
 
 
 class RunStore:

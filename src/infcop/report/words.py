@@ -21,8 +21,8 @@ __all__ = [
 
 SHORT_REASONS = {
     StopReason.FLOW: "flow has come back",
-    StopReason.ACCURACY: "accuracy target reached",
-    StopReason.PLATEAU: "accuracy plateau",
+    StopReason.ACCURACY: "target reached",
+    StopReason.PLATEAU: "no more improvement",
     StopReason.BUDGET: "budget used up",
     StopReason.NOT_YET: "not yet",
     StopReason.MINIMUM: "minimum not reached",

@@ -87,7 +87,7 @@ def test_a_run_that_has_only_begun() -> None:
         (
             1.0,
             stop(StopReason.ACCURACY, metric=0.975, threshold=0.97),
-            "stopped after 1 pass, the held-out accuracy has reached its target "
+            "stopped after 1 pass, the held-out metric has reached its target "
             "(metric 0.975 >= 0.970)",
         ),
         (
