@@ -111,19 +111,23 @@ def _table(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _show(table: list[dict[str, Any]]) -> None:
-    print(
-        f"{'method':<10} {'accuracy %':>14} {'minus lth':>14} {'levels':>6} {'training':>8} "
-        f"{'measuring':>9} {'cost/dense':>10} {'time/lth':>8}"
-    )
+def markdown(table: list[dict[str, Any]]) -> str:
+    """Return the table as Markdown, as it stands in the docs."""
+    lines = [
+        "| method | test accuracy, % | minus lth | levels | training passes | measuring passes "
+        "| cost / dense training | time / lth |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for row in table:
-        accuracy = f"{100 * row['accuracy']:.2f} ±{100 * row['accuracy_interval']:.2f}"
-        minus = f"{100 * row['minus_lth']:+.2f} ±{100 * row['minus_lth_interval']:.2f}"
-        print(
-            f"{row['method']:<10} {accuracy:>14} {minus:>14} {row['levels']:>6.1f} "
-            f"{row['training_passes']:>8.1f} {row['measuring_passes']:>9.1f} "
-            f"{row['cost_vs_dense']:>10.2f} {row['wall_clock_vs_lth']:>8.2f}"
-        )
+        cells = [
+            row["method"],
+            f"{100 * row['accuracy']:.2f} ± {100 * row['accuracy_interval']:.2f}",
+            f"{100 * row['minus_lth']:+.2f} ± {100 * row['minus_lth_interval']:.2f}",
+            *(f"{row[key]:.1f}" for key in ("levels", "training_passes", "measuring_passes")),
+            *(f"{row[key]:.2f}" for key in ("cost_vs_dense", "wall_clock_vs_lth")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -150,7 +154,7 @@ def main() -> None:
             if given.out is not None:
                 given.out.parent.mkdir(parents=True, exist_ok=True)
                 given.out.write_text(json.dumps({"table": table, "runs": runs}, indent=1))
-    _show(table)
+    print(markdown(table))
     finish(figures, {"table": table, "runs": runs}, given.out)
 
 

@@ -1,0 +1,22 @@
+"""The tables in the docs are those of the committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.first_run import REWINDS, markdown
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("rewind", REWINDS)
+def test_the_page_shows_the_committed_figures(rewind: str) -> None:
+    file = ROOT / "benchmarks" / "results" / f"first_run_{rewind}.json"
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert result["command"].startswith("python -m benchmarks.first_run")
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert markdown(result["details"]["table"]) in page
+    assert f"`{result['command']} --out" in page
