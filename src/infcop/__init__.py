@@ -56,6 +56,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("infcop")
     if name not in _HOMES:
         raise AttributeError(f"module 'infcop' has no attribute '{name}'")
     return getattr(import_module(f"infcop.{_HOMES[name]}"), name)

@@ -40,6 +40,24 @@ DataDir = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from infcop import __version__
+
+        typer.echo(f"infcop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def demo(run_dir: RunDir = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Search on the embedded handwritten digits and write a report: takes seconds."""
@@ -138,11 +156,10 @@ def _resumable(run_dir: Path, again: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        typer.echo(
-            f"interrupted. Everything up to the last checkpoint is saved in {run_dir}; "
-            f"run {again} again to go on from there",
-            err=True,
-        )
+        saved = (run_dir / "checkpoints" / "latest.safetensors").exists()
+        kept = f"Everything up to the last checkpoint is saved in {run_dir}; " if saved else ""
+        rest = "again to go on from there" if saved else "again to start anew"
+        typer.echo(f"interrupted. {kept}run {again} {rest}", err=True)
         raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
 
 

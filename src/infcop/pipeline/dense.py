@@ -30,7 +30,8 @@ def train_dense(run: Run) -> None:
     for stop in stops:
         if stop > phase.step:
             _train_and_read(run, phase, stop)
-            run.save_if_due(phase)
+            if stop != stops[-1]:
+                run.save_if_due(phase)
     run.store.write_tensors(run.store.dense, Snapshot.take(run.model, copy=False))
     run.save()
     run.store.append_log("dense", passes=phase.passes)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from infcop.core.mask import Masks
 from infcop.core.method import AtLeast
-from infcop.core.records import LevelRecord, Reading, StopDecision
+from infcop.core.records import Cost, LevelRecord, Reading, StopDecision
 from infcop.errors import NoEffectWarning
 from infcop.masking.prune import prune_level
 from infcop.pipeline.context import Run
@@ -14,10 +14,11 @@ from infcop.pipeline.dense import rewind_values
 from infcop.pipeline.marks import marks
 from infcop.pipeline.reading import take_reading, with_flow
 from infcop.report.summary import decision_line
+from infcop.report.words import percent
 from infcop.rewinding.policy import keeps_weights, schedule_start
 from infcop.rewinding.snapshot import Snapshot
 from infcop.scoring import SCORES
-from infcop.stopping.build import build_rule, needed_flows
+from infcop.stopping.build import build_rule, named_passes, needed_flows
 from infcop.stopping.rule import StopContext
 from infcop.training.phase import Phase
 from infcop.training.recipe import learning_rate
@@ -118,20 +119,20 @@ def _level_phase(run: Run) -> Phase:
 def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
     """Train a little, read, decide, until the stop rule says why to stop."""
     levels = run.config.levels
-    stops = marks(phase, levels.unit, levels.max_passes, also=[levels.min_passes])
+    stop_config = run.config.method.stop
+    also = [levels.min_passes, *named_passes(stop_config)]
+    stops = marks(phase, levels.unit, levels.max_passes, also=also)
     level = run.record.levels[-1]
-    title = f"level {level.level}, density {level.density:.1%}"
+    title = f"level {level.level}, density {percent(level.density)}"
     run.progress.begin(title, stops[-1], phase.step)
-    rule = build_rule(
-        AtLeast(passes=levels.min_passes, of=run.config.method.stop), levels.max_passes
-    )
-    if phase.step == 0:
+    rule = build_rule(AtLeast(passes=levels.min_passes, of=stop_config), levels.max_passes)
+    if all(reading.phase == "pruned" for reading in level.readings):
         run.rule_state = rule.init(_stop_context(run))
         if levels.min_passes == 0:
             stops.insert(0, 0)
+    else:
+        stops = [stop for stop in stops if stop > phase.step]
     for stop in stops:
-        if stop < phase.step or (stop == phase.step != 0):
-            continue
         reading = _read_at(run, phase, stop)
         run.rule_state, decision = rule.update(run.rule_state, reading)
         if decision.stop and not reading.flows:
@@ -144,6 +145,10 @@ def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
 
 
 def _read_at(run: Run, phase: Phase, stop: int) -> Reading:
+    if stop == 0 and keeps_weights(run.config.method.rewind):
+        # Nothing has changed since the mask was applied: the same reading, at no further cost.
+        pruned = run.record.levels[-1].readings[-1]
+        return pruned.model_copy(update={"phase": "level", "cost": Cost()})
     flow = bool(needed_flows(run.config.method.stop))
     before = phase.examples
     loss = phase.advance(stop) if stop > phase.step else None

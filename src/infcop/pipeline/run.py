@@ -64,7 +64,8 @@ def train_final(run: Run) -> None:
             training=phase.examples - before,
         )
         run.update(final=add_reading(run.record.final or PhaseRecord(), reading, run.lap()))
-        run.save_if_due(phase)
+        if stop != stops[-1]:
+            run.save_if_due(phase)
     run.enforcer.check()
     run.save()
 

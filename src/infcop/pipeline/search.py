@@ -23,7 +23,7 @@ from infcop.core.config import (
 from infcop.core.method import MethodConfig
 from infcop.core.rng import preserved_rng
 from infcop.core.validation import validated
-from infcop.errors import InfcopError, ModelError, NoEffectWarning
+from infcop.errors import InfcopError, ModelError, NoEffectWarning, TrainingError
 from infcop.methods import resolve_method
 from infcop.pipeline.progress import LoggedProgress, Progress
 from infcop.pipeline.result import Result
@@ -141,14 +141,33 @@ def run_search(
             data_name=data_name,
             split=split or {},
         )
-        store.claim(config.model_dump(mode="json"))
-        store.append_log("resumed" if run.restore() else "started", seed=config.seed)
-        try:
+        store.claim(config, model_name)
+        resumed = run.restore()
+        store.append_log("resumed" if resumed else "started", seed=config.seed)
+        if run.record.outcome is not None:
+            run.progress.say(f"already finished: this is the result that {store.root} holds")
+        with _explained_failure(store):
+            store.write_record(run.record)
             execute(run)
-        except InfcopError as error:
-            error.exit_code = 3  # the input was good enough to begin with
-            raise
         return Result(model, store, run.record)
+
+
+@contextmanager
+def _explained_failure(store: RunStore) -> Iterator[None]:
+    """Log what ends a run midway, and give it the exit code of a run that failed."""
+    try:
+        yield
+    except InfcopError as error:
+        error.exit_code = 3  # the input was good enough to begin with
+        store.append_log("failed", error=str(error))
+        raise
+    except Exception as error:
+        store.append_log("failed", error=repr(error))
+        raise TrainingError(
+            f"the run failed with {type(error).__name__}: {error}. Expected model, task and "
+            "loaders to work as they did on the first batch; everything up to the last checkpoint "
+            f"is saved in '{store.root}', and the same call goes on from there"
+        ) from error
 
 
 def _warn_of_idle_settings(config: SearchConfig) -> None:
@@ -164,6 +183,14 @@ def _warn_of_idle_settings(config: SearchConfig) -> None:
 
 
 def _copied(model: nn.Module) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise ModelError(f"search: expected a model, an instance of nn.Module, got {what}")
+    if hasattr(model, "_orig_mod"):
+        raise ModelError(
+            "search: expected the module itself, got what torch.compile made of it; pass "
+            "model._orig_mod, and compile the sparse model that comes back"
+        )
     try:
         working = copy.deepcopy(model)
     except Exception as error:

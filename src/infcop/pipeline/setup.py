@@ -20,6 +20,7 @@ from infcop.models.graph import LayerGraph, select_edges, trace_graph
 from infcop.models.prunable import Prunable, find_prunable
 from infcop.pipeline.context import Run
 from infcop.pipeline.progress import Progress
+from infcop.pipeline.settings import written
 from infcop.pipeline.store import RunStore
 from infcop.pipeline.trial import check_task, try_out
 from infcop.rewinding.policy import schedule_start
@@ -58,7 +59,7 @@ def prepare(
     metrics = try_out(model, task, engine, probe[0])
     graph = trace_graph(model, task.inputs(engine.move(probe[0])), prunable)
     record = RunRecord(
-        config=config.model_dump(mode="json"),
+        config=written(config, model_name),
         versions=_versions(),
         hardware=_hardware(engine.device),
         model=_model_facts(model, model_name, prunable, graph, config),

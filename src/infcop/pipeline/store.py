@@ -32,17 +32,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from infcop.core.config import SearchConfig
 from infcop.core.records import SCHEMA_VERSION, RunRecord
 from infcop.errors import RunFolderError
+from infcop.pipeline.settings import differences, read_back, written
 
 __all__ = ["RunStore", "load_record", "parse_record"]
-
-_MAY_CHANGE = (
-    "data.dir ",
-    "execution.checkpoint_seconds ",
-    "execution.device ",
-    "execution.threads ",
-)
 
 
 class RunStore:
@@ -86,8 +81,7 @@ class RunStore:
                     "choose another folder with --run-dir"
                 ) from None
         try:
-            for leftover in self.root.glob("**/.*.tmp"):
-                leftover.unlink(missing_ok=True)
+            self._clean()
             yield
         finally:
             lock.release()
@@ -130,29 +124,46 @@ class RunStore:
         with _explained(self.log), self.log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def claim(self, config: Mapping[str, Any]) -> None:
+    def claim(self, config: SearchConfig, model_name: str) -> None:
         """Write the settings, or make sure that the folder belongs to the same ones.
 
         Raises:
-            RunFolderError: The folder holds a run with other settings.
+            RunFolderError: The folder holds a run with other settings, of a newer version, or a
+                file of somebody else's in the place of the settings.
         """
+        settings = written(config, model_name)
+        if self.record.exists():
+            load_record(self.root)
         # A run that failed before its first checkpoint left nothing worth keeping apart.
         if not (self.config.exists() and self.latest.exists()):
-            self.write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False))
+            if self.config.exists() and not self.log.exists():
+                raise RunFolderError(
+                    f"'{self.config}' was there before any run: expected an empty run folder, or "
+                    "one of infcop's. Choose another with --run-dir"
+                )
+            self.append_log("claimed")
+            self.write_text(self.config, yaml.safe_dump(settings, sort_keys=False))
             return
         try:
-            there = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            stored = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            there = read_back(stored if isinstance(stored, dict) else {}, config)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RunFolderError(f"'{self.config}' can't be read: {error}") from error
-        differing = _differences(there if isinstance(there, dict) else {}, dict(config))
-        # Where a run computes and where its data lies may change on the way; what it does may not.
-        differing = [text for text in differing if not text.startswith(_MAY_CHANGE)]
-        if differing:
+            raise RunFolderError(
+                f"'{self.config}' can't be read as settings: {error}. Choose another run folder"
+            ) from error
+        if differing := differences(there, settings):
             listing = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
             raise RunFolderError(
                 f"run folder '{self.root}' holds a run with other settings: {listing}. Give the "
                 "same settings to continue it, or choose another folder with --run-dir"
             )
+
+    def _clean(self) -> None:
+        """Remove what a killed process left half written; nobody else's files."""
+        for path in vars(self).values():
+            for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+                if leftover.name.split(".")[-2].isdigit():
+                    leftover.unlink(missing_ok=True)
 
     def _write(self, path: Path, fill: Callable[[Path], object]) -> None:
         with _explained(path):
@@ -222,14 +233,3 @@ def _explained(path: Path) -> Iterator[None]:
             f"can't write '{path}': {error.strerror or error}. Expected a folder that can be "
             "written to, with room; choose another with --run-dir. Files already there are whole"
         ) from error
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") -> list[str]:
-    found: list[str] = []
-    for key in sorted({*there, *here}):
-        old, new = there.get(key), here.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{at}{key}.")
-        elif old != new:
-            found.append(f"{at}{key} is {old!r} there, {new!r} now")
-    return found

@@ -36,13 +36,21 @@ def check_task(task: Task) -> None:
         loader = getattr(task, name)
         if loader is None and name in _OPTIONAL:
             continue
-        if not isinstance(loader, Loader):
+        if not isinstance(loader, Loader) or (length := _length(loader)) is None:
             raise DataError(
-                f"search: expected {name} to be iterable with a length, got "
-                f"{type(loader).__name__}; give a DataLoader or a list of batches"
+                f"search: expected {name} to be iterable with a length, got a "
+                f"{type(loader).__name__} without; give a list of batches, or a DataLoader over a "
+                "dataset that knows its length"
             )
-        if len(loader) == 0:
+        if length == 0:
             raise DataError(f"search: {name} is empty; it must give at least one batch")
+
+
+def _length(loader: Loader) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:  # a DataLoader has the method even where its dataset has none
+        return None
 
 
 def try_out(model: nn.Module, task: Task, engine: Engine, batch: Any) -> Metrics:

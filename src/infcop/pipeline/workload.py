@@ -25,8 +25,6 @@ from infcop.training.engine import Engine
 
 __all__ = ["Workload", "build_workload", "run_config"]
 
-_EVALUATION_BATCH = 256
-
 
 @dataclass(frozen=True)
 class Workload:
@@ -97,7 +95,8 @@ def _task(
         return TensorLoader(
             pixels,
             labels,
-            batch_size=_EVALUATION_BATCH,
+            # As in training: no more memory than that, and gradient flow per batch depends on it.
+            batch_size=config.training.batch_size,
             mean=images.mean,
             std=images.std,
             shuffle_seed=None,

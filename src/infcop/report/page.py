@@ -16,6 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from infcop.core.records import RunRecord
+from infcop.errors import RunFolderError
 from infcop.report.accounting import prunable_entries
 from infcop.report.answer import answer_sentences, big_numbers, subject
 from infcop.report.drawing import Figure
@@ -84,10 +85,21 @@ def write_report(record: RunRecord, path: str | os.PathLike[str], title: str | N
         The path written.
 
     Raises:
-        OSError: The file can't be written; what was there before is left as it was.
+        RunFolderError: The file can't be written; what was there before is left as it was.
     """
     target = Path(path)
     page = render_report(record, title or target.resolve().parent.name or record.model.name)
+    try:
+        _replace(target, page)
+    except OSError as error:
+        raise RunFolderError(
+            f"can't write '{target}': {error.strerror or error}. Expected a folder that can be "
+            "written to, with room"
+        ) from error
+    return target
+
+
+def _replace(target: Path, page: str) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -101,7 +113,6 @@ def write_report(record: RunRecord, path: str | os.PathLike[str], title: str | N
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
-    return target
 
 
 def _template() -> Any:

@@ -25,7 +25,7 @@ from infcop.stopping.flow import FlowRule, flow_distance, relative_flow_distance
 from infcop.stopping.plateau import PlateauRule
 from infcop.stopping.rule import StopRule
 
-__all__ = ["build_rule", "needed_flows"]
+__all__ = ["build_rule", "named_passes", "needed_flows"]
 
 _FlowConfig = InformationFlow | GradientFlow | RelativeInformationFlow | RelativeGradientFlow
 
@@ -69,6 +69,22 @@ def needed_flows(config: StopConfig) -> frozenset[Flow]:
     if isinstance(config, AtLeast | AtMost):
         return needed_flows(config.of)
     return frozenset()
+
+
+def named_passes(config: StopConfig) -> tuple[float, ...]:
+    """Return the passes that a rule and its parts name: a level is read there.
+
+    Example:
+        >>> named_passes(AtLeast(passes=0.5, of=FixedBudget(passes=1.5)))
+        (0.5, 1.5)
+    """
+    if isinstance(config, AnyOf | AllOf):
+        return tuple(passes for rule in config.rules for passes in named_passes(rule))
+    if isinstance(config, AtLeast | AtMost):
+        return (config.passes, *named_passes(config.of))
+    if isinstance(config, FixedBudget) and config.passes is not None:
+        return (config.passes,)
+    return ()
 
 
 def _rule(config: StopConfig) -> StopRule:

@@ -64,7 +64,7 @@ class Classification:
 
     def training_step(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the mean cross-entropy of a batch."""
-        inputs, labels = batch
+        inputs, labels = _pair(batch)
         return _cross_entropy(model(inputs), labels, label_smoothing=self.label_smoothing)
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class Classification:
         correct: list[Tensor] = []
         losses: list[Tensor] = []
         examples = 0
-        for inputs, labels in loader:
+        for inputs, labels in map(_pair, loader):
             logits = model(inputs)
             correct.append((logits.argmax(dim=1) == labels).sum())
             losses.append(_cross_entropy(logits.float(), labels, reduction="sum"))
@@ -86,11 +86,21 @@ class Classification:
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """Return what the model is called with."""
-        return (batch[0],)
+        return (_pair(batch)[0],)
 
     def batch_size(self, batch: Any) -> int:
         """Return the number of labels."""
-        return len(batch[1])
+        return len(_pair(batch)[1])
+
+
+def _pair(batch: Any) -> tuple[Any, Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        got = f"{len(batch)} values" if isinstance(batch, tuple | list) else type(batch).__name__
+        raise DataError(
+            f"Classification: expected batches (inputs, labels), got {got}; write a task of your "
+            "own for other batches"
+        )
+    return batch[0], batch[1]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
@@ -105,12 +115,17 @@ def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
 
 
 def _checked(loader: Iterable[Any], name: str) -> Loader:
-    if not isinstance(loader, Loader):
+    try:
+        length = len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        length = None
+    if length is None or not isinstance(loader, Loader):
         raise DataError(
-            f"Classification: expected {name} to be iterable with a length, got "
-            f"{type(loader).__name__}; wrap it in torch.utils.data.DataLoader or a list of batches"
+            f"Classification: expected {name} to be iterable with a length, got a "
+            f"{type(loader).__name__} without; give a list of batches, or a DataLoader over a "
+            "dataset that knows its length"
         )
-    if len(loader) == 0:
+    if length == 0:
         raise DataError(
             f"Classification: {name} is empty; it must give at least one batch "
             "(a large batch size with drop_last leaves none of a small set)"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from infcop.core.config import TrainingConfig
 from infcop.core.rng import derive_seed, seed_all
-from infcop.errors import DataError, TrainingError
+from infcop.errors import DataError, RunFolderError, TrainingError
 from infcop.tasks.base import Task
 from infcop.training.engine import Engine
 from infcop.training.order import ordered
@@ -109,6 +109,8 @@ class Phase:
             total = total + self._one_step(self._next_batch())
         if self.step % self.steps_per_pass == 0:
             self._batches = None
+        # What is measured next needs the memory more than these gradients do.
+        self._optimizer.zero_grad(set_to_none=True)
         return self._checked(float(total) / (to_step - begun), begun)
 
     def _one_step(self, batch: Any) -> Tensor:
@@ -167,10 +169,20 @@ class Phase:
                     tensors[f"{index}.{key}"] = value
                 else:
                     scalars[f"{index}.{key}"] = value
-        return tensors, {"step": self.step, "examples": self.examples, "optimizer": scalars}
+        place = {"label": list(self._label), "step": self.step, "examples": self.examples}
+        return tensors, {**place, "optimizer": scalars}
 
     def load_state(self, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
-        """Continue from a state that ``state`` returned."""
+        """Continue from a state that ``state`` returned.
+
+        Raises:
+            RunFolderError: The state is that of another phase.
+        """
+        if rest["label"] != list(self._label):
+            raise RunFolderError(
+                f"the checkpoint stands in {rest['label']}, but {list(self._label)} is to be "
+                "continued; the run folder is damaged. Start anew in another one"
+            )
         self.step, self.examples = rest["step"], rest["examples"]
         state: dict[int, dict[str, Any]] = {}
         for name, value in {**tensors, **rest["optimizer"]}.items():
