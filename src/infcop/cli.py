@@ -42,9 +42,9 @@ DataDir = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from infcop import __version__
+        from importlib.metadata import version
 
-        typer.echo(f"infcop {__version__}")
+        typer.echo(f"infcop {version('infcop')}")
         raise typer.Exit
 
 

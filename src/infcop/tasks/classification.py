@@ -76,7 +76,7 @@ class Classification:
         for inputs, labels in map(_pair, loader):
             logits = model(inputs)
             correct.append((logits.argmax(dim=1) == labels).sum())
-            losses.append(_cross_entropy(logits.float(), labels, reduction="sum"))
+            losses.append(_cross_entropy(_wide(logits), labels, reduction="sum"))
             examples += len(labels)
         values = {
             "accuracy": sum(map(float, correct)) / examples,
@@ -91,6 +91,11 @@ class Classification:
     def batch_size(self, batch: Any) -> int:
         """Return the number of labels."""
         return len(_pair(batch)[1])
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Return the logits in float64, or in float32 on devices that have no more."""
+    return logits.float() if logits.device.type == "mps" else logits.double()
 
 
 def _pair(batch: Any) -> tuple[Any, Tensor]:

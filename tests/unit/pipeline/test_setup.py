@@ -250,7 +250,7 @@ def test_batches_of_another_shape_are_explained(batch) -> None:
     task = Classification([batch], batches(), None, batches())
     task.probe_loader = [batch, batches()[0]]
     task.batch_size = lambda batch: 3
-    with pytest.raises(ModelError, match="the model can't be run on a batch of the data"):
+    with pytest.raises(DataError, match=r"expected batches \(inputs, labels\), got"):
         prepared(task)
 
 

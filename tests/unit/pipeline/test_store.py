@@ -44,6 +44,10 @@ def config(**changes) -> dict:
     return settings
 
 
+def settings(**changes) -> RunConfig:
+    return RunConfig.model_validate(config(**changes))
+
+
 # -- writing ------------------------------------------------------------------------------------
 
 
@@ -376,71 +380,102 @@ def begun(root: Path) -> RunStore:
 
 def test_the_settings_are_written_once_and_recognised(tmp_path) -> None:
     store = begun(tmp_path)
-    store.claim(config())
+    store.claim(settings(), "net")
     before = store.config.read_bytes()
     assert yaml.safe_load(before) == config()
-    store.claim(config())
+    store.claim(settings(), "net")
     assert store.config.read_bytes() == before
 
 
 def test_written_settings_are_settings_again(tmp_path) -> None:
     store = RunStore(tmp_path)
-    store.claim(config())
+    store.claim(settings(), "net")
     content = yaml.safe_load(store.config.read_text())
     assert RunConfig.model_validate(content).model_dump(mode="json") == config()
 
 
 def test_a_folder_in_which_nothing_was_saved_yet_may_get_other_settings(tmp_path) -> None:
     store = RunStore(tmp_path)
-    store.claim(config(density=0.5))
-    store.claim(config())
+    store.claim(settings(density=0.5), "net")
+    store.claim(settings(), "net")
     assert yaml.safe_load(store.config.read_text()) == config()
 
 
 def test_other_settings_are_refused_naming_what_differs(tmp_path) -> None:
     store = begun(tmp_path)
-    store.claim(config())
-    other = config(density=0.5, training__lr=0.2, method__rewind__to="none")
+    store.claim(settings(), "net")
+    other = settings(density=0.5, training__lr=0.2, method__rewind__to="none")
     message = (
         "holds a run with other settings: density is 0.05 there, 0.5 now; "
         "method.rewind.to is 'initialisation' there, 'none' now; "
         "training.lr is 0.05 there, 0.2 now. Give the same settings to continue it"
     )
     with pytest.raises(RunFolderError, match=message):
-        store.claim(other)
+        store.claim(other, "net")
     assert yaml.safe_load(store.config.read_text()) == config()
 
 
 def test_a_long_list_of_differences_is_cut(tmp_path) -> None:
     store = begun(tmp_path)
-    store.claim({f"key{i}": 1 for i in range(9)})
+    store.claim(settings(), "net")
+    other = settings(
+        seed=2,
+        density=0.2,
+        training__lr=0.2,
+        training__momentum=0.2,
+        dense__passes=2,
+        levels__max_passes=2,
+        final__passes=2,
+    )
     with pytest.raises(RunFolderError) as caught:
-        store.claim({f"key{i}": 2 for i in range(9)})
-    assert str(caught.value).count(" there, 2 now") == 5
+        store.claim(other, "net")
+    assert str(caught.value).count(" there, ") == 5
     assert "; ..." in str(caught.value)
 
 
 def test_where_it_computes_and_where_the_data_lies_may_change(tmp_path) -> None:
     store = begun(tmp_path)
-    store.claim(config())
-    store.claim(
-        config(execution__threads=3, execution__checkpoint_seconds=0, data__dir="elsewhere")
-    )
+    store.claim(settings(), "net")
+    moved = {"execution__threads": 3, "execution__checkpoint_seconds": 0, "data__dir": "elsewhere"}
+    store.claim(settings(**moved), "net")
     with pytest.raises(RunFolderError, match=r"data\.name is 'digits' there, 'mnist' now"):
-        store.claim(config(data__dir="elsewhere", data__name="mnist"))
+        store.claim(settings(data__dir="elsewhere", data__name="mnist"), "net")
+    with pytest.raises(RunFolderError, match=r"execution\.precision is '32-true' there"):
+        store.claim(settings(execution__precision="bf16-mixed"), "net")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "words", "density: 0.05\n"])
-def test_settings_that_lack_something_are_other_settings(tmp_path, content) -> None:
+def test_a_setting_that_did_not_exist_then_has_its_default(tmp_path) -> None:
     store = begun(tmp_path)
+    store.claim(settings(), "net")
+    older = config()
+    del older["levels"]["max_levels"]
+    store.write_text(store.config, yaml.safe_dump(older))
+    store.claim(settings(), "net")
+    with pytest.raises(RunFolderError, match=r"levels\.max_levels is 100 there, 9 now"):
+        store.claim(settings(levels__max_levels=9), "net")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "words", "density: 0.05\n", "a: {b: 1}\n"])
+def test_what_are_no_settings_is_refused(tmp_path, content) -> None:
+    store = begun(tmp_path)
+    store.claim(settings(), "net")
     store.write_text(store.config, content)
-    with pytest.raises(RunFolderError, match="other settings: data is None there"):
-        store.claim(config())
+    with pytest.raises(RunFolderError, match="can't be read as settings"):
+        store.claim(settings(), "net")
+
+
+def test_a_foreign_config_is_left_alone(tmp_path) -> None:
+    store = RunStore(tmp_path)
+    store.config.write_text("# mine\nlr: 1\n")
+    with pytest.raises(RunFolderError, match="was there before any run"):
+        store.claim(settings(), "net")
+    assert store.config.read_text() == "# mine\nlr: 1\n"
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00"])
 def test_settings_that_are_no_yaml_are_refused(tmp_path, content) -> None:
     store = begun(tmp_path)
+    store.claim(settings(), "net")
     store.config.write_bytes(content)
     with pytest.raises(RunFolderError, match=r"config\.yaml' can't be read"):
-        store.claim(config())
+        store.claim(settings(), "net")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infcop.errors import RunFolderError
 from infcop.report.page import render_report, write_report
 from tests.reference.records import HOSTILE, make_record
 
@@ -166,8 +167,8 @@ def test_the_page_is_written_at_once(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     target.mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(RunFolderError, match="directory"):
         write_report(make_record(levels=1), target)
     assert os.listdir(tmp_path) == ["report.html"]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(RunFolderError, match="No such file"):
         write_report(make_record(levels=1), tmp_path / "nowhere" / "report.html")
