@@ -349,7 +349,7 @@ def test_the_reference_is_the_reading_at_its_place(
     ("stop", "passes"),
     [
         ({"rule": "fixed-budget", "passes": 1.5}, [3 / 5, 5 / 5, 8 / 5]),
-        ({"rule": "at-most", "passes": 0.5, "of": {"rule": "plateau"}}, [3 / 5]),
+        ({"rule": "at-most", "passes": 0.7, "of": {"rule": "plateau"}}, [3 / 5, 4 / 5]),
         (
             {"rule": "at-least", "passes": 1.3, "of": {"rule": "fixed-budget", "passes": 0.5}},
             [3 / 5, 5 / 5, 7 / 5],
