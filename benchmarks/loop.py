@@ -197,9 +197,9 @@ def main() -> None:
         if f"--memory-{method}" in sys.argv:
             return _measure_search(method)
     given = arguments(__doc__ or "")
-    repeats = 3 if given.quick else 9
-    conv, conv_details = _epoch_ratio("lenet-5", 1920 if given.quick else 6400, 1, 28, repeats)
-    resnet, resnet_details = _epoch_ratio("resnet-20", 128 if given.quick else 640, 3, 32, repeats)
+    repeats = 3 if given.quick else 7
+    conv, conv_details = _epoch_ratio("lenet-5", 1920 if given.quick else 3200, 1, 28, repeats)
+    resnet, resnet_details = _epoch_ratio("resnet-20", 128 if given.quick else 320, 3, 32, repeats)
     memory, memory_details = _memory_ratio(1 if given.quick else 3)
     for name, ratio in (("conv", conv), ("resnet-20", resnet)):
         print(f"epoch in infcop / epoch in a plain loop, {name:<10} {ratio:6.3f}")
