@@ -144,7 +144,7 @@ def _memory_of(kind: str) -> float:
 
 def _measure_plain() -> None:
     before = _peak_mb()
-    pixels, labels = _images(512, 3, 32)
+    pixels, labels = _images(192, 3, 32)
     epoch = _plain_epoch(_model("resnet-18", 3, 32), pixels.float() / 255, labels)
     epoch(), epoch()
     print(json.dumps({"mb": _peak_mb() - before}))
@@ -152,7 +152,7 @@ def _measure_plain() -> None:
 
 def _measure_search(method: str) -> None:
     before = _peak_mb()
-    loader = _loader(*_images(512, 3, 32))
+    loader = _loader(*_images(192, 3, 32))
     model = _model("resnet-18", 3, 32)
     with tempfile.TemporaryDirectory() as folder:
         search(
@@ -197,9 +197,9 @@ def main() -> None:
         if f"--memory-{method}" in sys.argv:
             return _measure_search(method)
     given = arguments(__doc__ or "")
-    repeats = 3 if given.quick else 7
+    repeats = 3 if given.quick else 9
     conv, conv_details = _epoch_ratio("lenet-5", 1920 if given.quick else 3200, 1, 28, repeats)
-    resnet, resnet_details = _epoch_ratio("resnet-20", 128 if given.quick else 320, 3, 32, repeats)
+    resnet, resnet_details = _epoch_ratio("resnet-20", 128 if given.quick else 640, 3, 32, repeats)
     memory, memory_details = _memory_ratio(1 if given.quick else 3)
     for name, ratio in (("conv", conv), ("resnet-20", resnet)):
         print(f"epoch in infcop / epoch in a plain loop, {name:<10} {ratio:6.3f}")
