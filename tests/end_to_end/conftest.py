@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import infcop
+from infcop.pipeline.progress import LoggedProgress
 
 Search = Callable[..., infcop.Result]
 
@@ -22,6 +23,22 @@ SHORT: dict[str, Any] = {
     "final": {"passes": 1},
     "execution": {"device": "cpu", "checkpoint_seconds": 0, "threads": 1},
 }
+
+
+class Unplugged(BaseException):
+    """Stands for whatever takes a process away in the middle of a step."""
+
+
+class Interrupting(LoggedProgress):
+    """Raises after so many optimiser steps of this process."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def step(self, done: int) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Unplugged
 
 
 def toy_model(seed: int = 0) -> nn.Module:

@@ -20,11 +20,18 @@ import infcop
 from infcop.core.records import SCHEMA_VERSION, LevelRecord, Reading, StopReason
 from infcop.errors import ConfigError, DataError, ModelError, RunFolderError, TrainingError
 from infcop.pipeline.configure import load_config
-from infcop.pipeline.progress import LoggedProgress
 from infcop.pipeline.search import search as search_function
 from infcop.pipeline.workload import build_workload
 from infcop.tasks.base import Metrics
-from tests.end_to_end.conftest import SHORT, Search, toy_batches, toy_model, toy_task
+from tests.end_to_end.conftest import (
+    SHORT,
+    Interrupting,
+    Search,
+    Unplugged,
+    toy_batches,
+    toy_model,
+    toy_task,
+)
 from tests.end_to_end.test_search import same_tensors, without_time
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -33,29 +40,13 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
-class Unplugged(BaseException):
-    """Stands for whatever takes a process away in the middle of a step."""
-
-
-class Unplugging(LoggedProgress):
-    """Raises after so many optimiser steps of this process."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def step(self, done: int) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Unplugged
-
-
 def interrupted(folder: Path, after: int, **changes: Any) -> None:
     with pytest.raises(Unplugged):
         search_function(
             toy_model(),
             toy_task(),
             run_dir=folder,
-            progress=Unplugging(after),
+            progress=Interrupting(after),
             **{**SHORT, **changes},
         )
 

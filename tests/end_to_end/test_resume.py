@@ -19,26 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import infcop
 from infcop.core.config import SearchConfig
 from infcop.errors import RunFolderError, TrainingError
-from infcop.pipeline.progress import LoggedProgress
 from infcop.pipeline.search import search as search_function
-from tests.end_to_end.conftest import SHORT, toy_batches, toy_model
+from tests.end_to_end.conftest import SHORT, Interrupting, Unplugged, toy_batches, toy_model
 from tests.end_to_end.test_search import same_tensors, without_time
-
-
-class Unplugged(BaseException):
-    """Stands for whatever takes a process away in the middle of a step."""
-
-
-class Interrupting(LoggedProgress):
-    """Raises at the n-th optimiser step of this process."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def step(self, done: int) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Unplugged
 
 
 def shuffled_task() -> infcop.Classification:
