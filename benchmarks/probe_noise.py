@@ -16,7 +16,8 @@ import yaml
 
 from benchmarks.common import arguments, data_dir, finish
 from infcop.core.config import RunConfig
-from infcop.flow.meter import FlowMeter, FlowReading
+from infcop.flow.meter import FlowMeter
+from infcop.flow.reading import FlowReading
 from infcop.models.prunable import find_prunable
 from infcop.pipeline.configure import resolve_config
 from infcop.pipeline.workload import build_workload, run_config

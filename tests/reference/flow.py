@@ -70,3 +70,41 @@ def _statistics(gradients, names, masks):
         gradients = [g * masks[n].numpy() for g, n in zip(gradients, names, strict=True)]
     norms = tuple(float(np.sqrt((g**2).sum())) for g in gradients)
     return norms, tuple(float(np.abs(g).mean()) for g in gradients)
+
+
+def slow_effective_rank(matrix):
+    """Exponential of the entropy of the singular values, by a loop over them."""
+    values = np.linalg.svd(np.asarray(matrix, dtype=np.float64), compute_uv=False)
+    entropy = 0.0
+    for value in values / values.sum():
+        if value > 0:
+            entropy -= value * np.log(value)
+    return float(np.exp(entropy))
+
+
+def slow_layout(output, channel_axis, axis, fold, example_first):
+    """Average ``[B, C]`` out of an output that holds ``fold`` entries of an example, by loops."""
+    values = np.moveaxis(np.asarray(output, np.float64), (axis, channel_axis), (0, 1))
+    examples = len(values) // fold
+    result = np.zeros((examples, values.shape[1]))
+    for entry, rows in enumerate(values):
+        example = entry // fold if example_first else entry % examples
+        result[example] += rows.reshape(len(rows), -1).mean(axis=1) / fold
+    return result
+
+
+def slow_information(outputs, pairs):
+    """Signed and absolute mean of edges, from the pooled outputs of calls.
+
+    Args:
+        outputs: Per call ``(layer, number)`` an array ``[N, C]``.
+        pairs: Per edge the pairs of calls that it is measured on, joined along the examples.
+    """
+    signed, absolute = [], []
+    for (producer, consumer), calls in pairs.items():
+        rows = np.concatenate([outputs[producer, one] for one, _ in calls])
+        columns = np.concatenate([outputs[consumer, other] for _, other in calls])
+        matrix = slow_correlation(rows, columns)
+        signed.append(matrix.mean())
+        absolute.append(np.abs(matrix).mean())
+    return tuple(signed), tuple(absolute)

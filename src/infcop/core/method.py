@@ -194,6 +194,23 @@ class FlowConfig(Value):
     gradient: Literal["full", "per-batch"] = "full"
     """Statistic of the gradient of the mean loss over the whole probe, or the average over
     batches of the statistic of each batch's gradient."""
+    source: Literal["probe", "training"] = "probe"
+    """Fixed examples in evaluation mode, or the last ``probe_examples`` examples that were trained
+    on before the reading, which costs hardly anything."""
+    standard_errors: bool = False
+    """Also record how well the information flow is known from the examples it was read on."""
+    precision: Positive | None = None
+    """With the probe only: stop reading as soon as the standard error of the distance between the
+    information flow and its reference is at most this; by default the whole probe is read."""
+
+    @model_validator(mode="after")
+    def _precision_needs_a_probe(self) -> FlowConfig:
+        if self.precision is not None and self.source != "probe":
+            raise ValueError(
+                f"precision {self.precision:g} needs source 'probe', got '{self.source}': what "
+                "training computes can't be asked for more examples"
+            )
+        return self
 
 
 class MethodConfig(Value):

@@ -118,6 +118,11 @@ class Reading(Value):
     train_loss: float | None = None
     """Mean training loss since the reading before."""
     probe_examples: int = 0
+    """Examples that the flow was read on."""
+    source: Literal["probe", "training"] = "probe"
+    """Where they came from."""
+    standard_errors: dict[Flow, tuple[float, ...]] = {}
+    """Of the information flow, where asked for."""
     decision: StopDecision | None = None
     cost: Cost = Cost()
     """Training since the reading before, and the measuring and evaluating of this one."""

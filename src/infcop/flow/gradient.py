@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -30,7 +30,8 @@ def gradient_norm(gradient: Tensor) -> Tensor:
         >>> gradient_norm(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
         tensor(5., dtype=torch.float64)
     """
-    return to_float64(gradient).square().sum().sqrt()
+    norm: Tensor = torch.linalg.vector_norm(_reducible(gradient), dtype=torch.float64)
+    return norm
 
 
 def gradient_mean(gradient: Tensor) -> Tensor:
@@ -40,7 +41,13 @@ def gradient_mean(gradient: Tensor) -> Tensor:
         >>> gradient_mean(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
         tensor(1.7500, dtype=torch.float64)
     """
-    return to_float64(gradient).abs().mean()
+    total: Tensor = torch.linalg.vector_norm(_reducible(gradient), 1, dtype=torch.float64)
+    return total / gradient.numel()
+
+
+def _reducible(gradient: Tensor) -> Tensor:
+    """Return a gradient where it can be reduced in float64, without making a copy in float64."""
+    return to_float64(gradient) if gradient.device.type == "mps" else gradient
 
 
 def batch_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -49,7 +56,8 @@ def batch_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str,
     A parameter that the loss does not use has gradient zero.
 
     Raises:
-        FlowError: The loss is no scalar or has no gradient.
+        FlowError: The loss is no scalar or has no gradient, or part of it is inside a reentrant
+            activation checkpoint.
 
     Example:
         >>> weight = torch.tensor([2.0], requires_grad=True)
@@ -62,15 +70,49 @@ def batch_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str,
             f"got shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}; return the mean "
             "loss undetached, and measure outside torch.inference_mode"
         )
+    _refuse_reentrant_checkpoints(loss)
     gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return dict(zip(parameters, gradients, strict=True))
+
+
+def _refuse_reentrant_checkpoints(loss: Tensor) -> None:
+    """Such a checkpoint hides what is inside it: its parameters would seem to have no gradient."""
+    stack = [loss.grad_fn]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            raise FlowError(
+                "gradient flow: expected activation checkpoints with use_reentrant=False, got a "
+                "reentrant one, whose gradients can't be had without touching .grad; change it, or "
+                "read from training"
+            )
+        before = [following for following, _ in node.next_functions if following not in seen]
+        seen.update(before)
+        stack.extend(before)
 
 
 class GradientStatistics(Protocol):
     """Takes the gradients of batches one by one; gives one number per tensor at the end."""
 
+    count: int
+    """Examples of ``full``, batches of ``per-batch``."""
+
     def update(self, gradients: Mapping[str, Tensor], examples: int) -> None:
         """Add the gradients of the mean loss of a batch of so many examples."""
+        ...
+
+    def sums(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the sums that divided by ``count`` give the statistics, to be added up.
+
+        Where nothing was added, they are zeros shaped and placed like the parameters.
+        """
+        ...
+
+    def with_sums(self, sums: Mapping[str, Tensor], count: int) -> GradientStatistics:
+        """Return the statistics that such sums and such a count give."""
         ...
 
     def norm(self) -> tuple[float, ...]:
@@ -103,16 +145,33 @@ class FullGradient:
     """
 
     def __init__(self, masks: Masks | None) -> None:
-        self._masks = masks
+        self._pruned = _Pruned(masks)
         self._sums: dict[str, Tensor] = {}
-        self._examples = 0
+        self.count = 0
 
+    @torch.no_grad()
     def update(self, gradients: Mapping[str, Tensor], examples: int) -> None:
         """Add the gradients of the mean loss of a batch of so many examples."""
-        self._examples += examples
+        self.count += examples
         for name, gradient in gradients.items():
-            share = to_float64(gradient) * examples
-            self._sums[name] = self._sums[name].add_(share) if name in self._sums else share
+            wide = to_float64(gradient)
+            if name in self._sums:
+                self._sums[name].add_(wide, alpha=examples)
+            else:
+                self._sums[name] = wide * examples
+
+    def sums(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the sums of the gradients; zeros where nothing was added."""
+        return {
+            name: self._sums[name] if name in self._sums else torch.zeros_like(to_float64(p))
+            for name, p in parameters.items()
+        }
+
+    def with_sums(self, sums: Mapping[str, Tensor], count: int) -> FullGradient:
+        """Return the statistics that such sums and such a count give."""
+        other = FullGradient(self._pruned.masks)
+        other._sums, other.count = dict(sums), count
+        return other
 
     def norm(self) -> tuple[float, ...]:
         """Return the norms, in the order of the tensors."""
@@ -122,10 +181,9 @@ class FullGradient:
         """Return the mean absolute entries, in the order of the tensors."""
         return tuple(float(gradient_mean(gradient)) for gradient in self._gradients())
 
-    def _gradients(self) -> list[Tensor]:
-        return [
-            _masked(total / self._examples, name, self._masks) for name, total in self._sums.items()
-        ]
+    def _gradients(self) -> Iterator[Tensor]:
+        for name, total in self._sums.items():
+            yield self._pruned.taken_out(name, total / self.count)
 
 
 class PerBatchGradient:
@@ -148,36 +206,62 @@ class PerBatchGradient:
     """
 
     def __init__(self, masks: Masks | None) -> None:
-        self._masks = masks
-        self._norms: dict[str, Tensor] = {}
-        self._means: dict[str, Tensor] = {}
-        self._batches = 0
+        self._pruned = _Pruned(masks)
+        self._totals: dict[str, Tensor] = {}
+        self.count = 0
 
+    @torch.no_grad()
     def update(self, gradients: Mapping[str, Tensor], examples: int) -> None:
         """Add the gradients of the mean loss of a batch, however many its examples."""
-        self._batches += 1
+        self.count += 1
         for name, gradient in gradients.items():
-            kept = _masked(gradient, name, self._masks)
-            self._norms[name] = self._norms.get(name, 0) + gradient_norm(kept)
-            self._means[name] = self._means.get(name, 0) + gradient_mean(kept)
+            kept = self._pruned.taken_out(name, gradient)
+            both = torch.stack([gradient_norm(kept), gradient_mean(kept)])
+            self._totals[name] = self._totals[name] + both if name in self._totals else both
+
+    def sums(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return per tensor the sums of norm and mean; zeros where nothing was added."""
+        return {
+            name: self._totals[name] if name in self._totals else to_float64(p.new_zeros(2))
+            for name, p in parameters.items()
+        }
+
+    def with_sums(self, sums: Mapping[str, Tensor], count: int) -> PerBatchGradient:
+        """Return the statistics that such sums and such a count give."""
+        other = PerBatchGradient(self._pruned.masks)
+        other._totals, other.count = dict(sums), count
+        return other
 
     def norm(self) -> tuple[float, ...]:
         """Return the average norms, in the order of the tensors."""
-        return tuple(float(total) / self._batches for total in self._norms.values())
+        return tuple(float(total[0]) / self.count for total in self._totals.values())
 
     def mean(self) -> tuple[float, ...]:
         """Return the average mean absolute entries, in the order of the tensors."""
-        return tuple(float(total) / self._batches for total in self._means.values())
+        return tuple(float(total[1]) / self.count for total in self._totals.values())
 
 
-def _masked(gradient: Tensor, name: str, masks: Masks | None) -> Tensor:
-    if masks is None:
-        return gradient
+class _Pruned:
+    """Takes the pruned entries out of gradients; keeps them where the gradients are."""
+
+    def __init__(self, masks: Masks | None) -> None:
+        self.masks = masks
+        self._entries: dict[str, Tensor] = {}
+
+    def taken_out(self, name: str, gradient: Tensor) -> Tensor:
+        if self.masks is None:
+            return gradient
+        if name not in self._entries:
+            self._entries[name] = _entries(self.masks, name, gradient)
+        # Not a product: a pruned entry counts 0 even where its gradient is not finite.
+        return gradient.masked_fill(self._entries[name], 0)
+
+
+def _entries(masks: Masks, name: str, gradient: Tensor) -> Tensor:
     if name not in masks or masks[name].shape != gradient.shape:
         found = f"shape {tuple(masks[name].shape)}" if name in masks else "none"
         raise FlowError(
             f"gradient flow: expected a mask of shape {tuple(gradient.shape)} for '{name}', got "
             f"{found}; {did_you_mean(name, masks)}"
         )
-    # Not a product: a pruned entry counts 0 even where its gradient is not finite.
-    return gradient.masked_fill(~masks[name].to(gradient.device), 0)
+    return ~masks[name].to(gradient.device)

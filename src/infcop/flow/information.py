@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from torch import Tensor, where, zeros_like
+from torch import Tensor, linalg, where, zeros_like
 
+from infcop.core.edges import Edge
 from infcop.core.names import did_you_mean
 from infcop.errors import FlowError
-from infcop.flow.moments import CoMoments, Edge
+from infcop.flow.moments import Channels, CoMoments, EdgeMoments
 
-__all__ = ["DEAD_TOLERANCE", "absolute_mean", "correlation", "dead_units", "signed_mean"]
+__all__ = [
+    "DEAD_TOLERANCE",
+    "absolute_mean",
+    "correlation",
+    "dead_channels",
+    "dead_units",
+    "effective_rank",
+    "inverse_deviation",
+    "samples",
+    "signed_mean",
+]
 
 DEAD_TOLERANCE = 8.0
 """A channel is dead if its standard deviation is at most this many machine epsilons of its mean:
@@ -39,14 +50,10 @@ def correlation(moments: CoMoments, edge: Edge) -> Tensor:
         >>> correlation(moments, ("a", "b"))
         tensor([[-1.]], dtype=torch.float64)
     """
-    if edge not in moments.edges:
-        names = did_you_mean(" -> ".join(edge), (" -> ".join(known) for known in moments.edges))
-        raise FlowError(f"correlation: edge {edge} was not measured; {names}")
-    _check_examples(moments)
-    producer, consumer = edge
-    covariance = moments.cxy[edge] / moments.n
-    rows, columns = _inverse_deviation(moments, producer), _inverse_deviation(moments, consumer)
-    return covariance * rows[:, None] * columns
+    part = _part(moments, edge)
+    rows = inverse_deviation(part.producer, part.n)
+    columns = inverse_deviation(part.consumer, part.n)
+    return (part.cxy / part.n).mul_(rows[:, None]).mul_(columns)
 
 
 def signed_mean(moments: CoMoments) -> tuple[float, ...]:
@@ -60,7 +67,7 @@ def signed_mean(moments: CoMoments) -> tuple[float, ...]:
     count in the denominator. What cancels across channels can't be seen in it.
 
     Raises:
-        FlowError: Fewer than two examples were measured.
+        FlowError: An edge was measured on fewer than two examples.
 
     Example:
         >>> import torch
@@ -82,7 +89,7 @@ def absolute_mean(moments: CoMoments) -> tuple[float, ...]:
     independent channels is not 0 but about :math:`\sqrt{2 / (\pi N)}`.
 
     Raises:
-        FlowError: Fewer than two examples were measured.
+        FlowError: An edge was measured on fewer than two examples.
 
     Example:
         >>> import torch
@@ -92,17 +99,42 @@ def absolute_mean(moments: CoMoments) -> tuple[float, ...]:
         >>> signed_mean(moments), absolute_mean(moments)
         ((0.0,), (1.0,))
     """
-    return tuple(float(correlation(moments, edge).abs().mean()) for edge in moments.edges)
+    return tuple(float(correlation(moments, edge).abs_().mean()) for edge in moments.edges)
+
+
+def effective_rank(moments: CoMoments) -> tuple[float, ...]:
+    r"""Return of every edge how many independent directions its correlation matrix has.
+
+    .. math::
+        \operatorname{erank}(R) = \exp\Bigl(-\sum_k p_k \log p_k\Bigr), \qquad
+        p_k = \sigma_k / \textstyle\sum_m \sigma_m
+
+    with the singular values :math:`\sigma_k` of :math:`R` (Roy and Vetterli 2007). Between 1 and
+    ``min(C_p, C_c)``; 0 where all is dead, NaN where an activation was not finite. Costs a
+    singular value decomposition per edge, on the CPU.
+
+    Raises:
+        FlowError: An edge was measured on fewer than two examples.
+
+    Example:
+        >>> import torch
+        >>> moments = CoMoments([("a", "b")])
+        >>> both = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> moments.update({"a": both, "b": both})
+        >>> round(effective_rank(moments)[0], 6)
+        2.0
+    """
+    return tuple(_effective_rank(correlation(moments, edge).cpu()) for edge in moments.edges)
 
 
 def dead_units(moments: CoMoments) -> dict[str, int]:
     """Return per layer how many channels did not vary over the examples.
 
     A channel is dead if ``deviation <= DEAD_TOLERANCE * eps * |mean|``, with ``eps`` the machine
-    epsilon of its activations. A non-finite channel is not dead.
+    epsilon of its activations, at every edge of its layer. A non-finite channel is not dead.
 
     Raises:
-        FlowError: Fewer than two examples were measured.
+        FlowError: An edge was measured on fewer than two examples.
 
     Example:
         >>> import torch
@@ -111,28 +143,59 @@ def dead_units(moments: CoMoments) -> dict[str, int]:
         >>> dead_units(moments)
         {'a': 1, 'b': 3}
     """
-    _check_examples(moments)
-    return {name: int(_dead(moments, name).sum()) for name in moments.layers}
+    dead: dict[str, Tensor] = {}
+    for edge in moments.edges:
+        part = _part(moments, edge)
+        for name, end in zip(edge, part.ends, strict=True):
+            here = dead_channels(end, part.n)
+            dead[name] = dead[name] & here if name in dead else here
+    return {name: int(channels.sum()) for name, channels in dead.items()}
 
 
-def _dead(moments: CoMoments, layer: str) -> Tensor:
-    tolerance = DEAD_TOLERANCE * moments.eps[layer] * moments.mean[layer].abs()
+def samples(moments: CoMoments) -> int:
+    """Return the number of samples of the edge that has the fewest.
+
+    Example:
+        >>> samples(CoMoments([("a", "b")]))
+        0
+    """
+    return min((moments.parts[e].n if e in moments.parts else 0 for e in moments.edges), default=0)
+
+
+def dead_channels(end: Channels, n: int) -> Tensor:
+    """Return which channels of one end of an edge did not vary, ``[C]`` of bool."""
+    tolerance = DEAD_TOLERANCE * end.eps * end.mean.abs()
     # Written so that NaN compares false: a non-finite channel must stay visible as NaN.
-    return _deviation(moments, layer) <= tolerance
+    return (end.m2 / n).sqrt() <= tolerance
 
 
-def _deviation(moments: CoMoments, layer: str) -> Tensor:
-    return (moments.m2[layer] / moments.n).sqrt()
+def inverse_deviation(end: Channels, n: int) -> Tensor:
+    """Return one over the standard deviations, 0 for dead channels; ``[C]``."""
+    deviation = (end.m2 / n).sqrt()
+    return where(dead_channels(end, n), zeros_like(deviation), 1 / deviation)
 
 
-def _inverse_deviation(moments: CoMoments, layer: str) -> Tensor:
-    deviation = _deviation(moments, layer)
-    return where(_dead(moments, layer), zeros_like(deviation), 1 / deviation)
+def _effective_rank(matrix: Tensor) -> float:
+    if not bool(matrix.isfinite().all()):
+        return float("nan")
+    values = linalg.svdvals(matrix)
+    total = values.sum()
+    if total == 0:
+        return 0.0
+    shares = values / total
+    shares = shares[shares > 0]
+    return float((-(shares * shares.log()).sum()).exp())
 
 
-def _check_examples(moments: CoMoments) -> None:
-    if moments.n < 2:
+def _part(moments: CoMoments, edge: Edge) -> EdgeMoments:
+    if edge not in moments.edges:
+        names = did_you_mean(" -> ".join(edge), (" -> ".join(known) for known in moments.edges))
+        raise FlowError(f"correlation: edge {edge} was not measured; {names}")
+    part = moments.parts.get(edge)
+    if part is None or part.n < 2:
         raise FlowError(
-            f"information flow: expected at least two examples, got {moments.n}; one example "
-            "has no correlations, so give a larger probe"
+            f"information flow: expected at least two examples of {edge[0]} -> {edge[1]}, got "
+            f"{0 if part is None else part.n}; one example has no correlations, so give a larger "
+            "probe, and leave the edge out if its layers do not run"
         )
+    return part

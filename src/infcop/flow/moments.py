@@ -3,26 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from infcop.core.edges import Edge, Edges
 from infcop.errors import FlowError
 from infcop.flow.float64 import to_float64
 
-__all__ = ["CoMoments", "Edge"]
+__all__ = ["Centred", "Channels", "CoMoments", "EdgeMoments", "centred", "epsilon"]
 
-Edge = tuple[str, str]
-"""Names of a producer and of the consumer that receives its output."""
+
+@dataclass
+class Channels:
+    """Means and squared deviations of the channels of one end of an edge.
+
+    Attributes:
+        mean: ``[C]``, float64.
+        m2: Sum of squared deviations from the mean, ``[C]``, float64.
+        eps: The coarsest machine epsilon of the activations (float32 at the finest for half types,
+            which are pooled in float32): what counts as rounding noise.
+    """
+
+    mean: Tensor
+    m2: Tensor
+    eps: float
+
+
+@dataclass
+class EdgeMoments:
+    """What an edge's correlations are made of.
+
+    Attributes:
+        n: Number of samples: examples times pairs of calls.
+        producer: Channels of the producer.
+        consumer: Channels of the consumer.
+        cxy: Sums of the products of both deviations, ``[C_producer, C_consumer]``, float64.
+    """
+
+    n: int
+    producer: Channels
+    consumer: Channels
+    cxy: Tensor
+
+    @property
+    def ends(self) -> tuple[Channels, Channels]:
+        """Producer and consumer."""
+        return self.producer, self.consumer
+
+    def copy(self) -> EdgeMoments:
+        """Return moments that share no memory with these."""
+        producer, consumer = (
+            Channels(end.mean.clone(), end.m2.clone(), end.eps) for end in self.ends
+        )
+        return EdgeMoments(self.n, producer, consumer, self.cxy.clone())
+
+
+@dataclass(frozen=True)
+class Centred:
+    """One layer's activations over some examples, less their mean.
+
+    Attributes:
+        channels: Their moments.
+        values: The deviations, ``[N, C]``, float64.
+    """
+
+    channels: Channels
+    values: Tensor
+
+
+@torch.no_grad()
+def centred(values: Tensor, eps: float) -> Centred:
+    """Return the moments and deviations of float64 values ``[N, C]``, which are overwritten.
+
+    Everything is measured from the first example: a constant channel then has no deviation at all,
+    and a mean far from zero costs no digits.
+    """
+    first = values[0].clone()
+    values -= first
+    offset = values.mean(dim=0)
+    values -= offset
+    return Centred(Channels(first + offset, (values * values).sum(dim=0), eps), values)
 
 
 class CoMoments:
-    r"""Count, means, squared deviations and co-deviations of channels over a stream of batches.
+    r"""Count, means, squared deviations and co-deviations of channels over a stream of samples.
 
-    For a layer :math:`l` with pooled activations :math:`a_l` and an edge :math:`(p, c)`:
+    For an edge :math:`(p, c)` with pooled activations :math:`a_p, a_c`:
 
     .. math::
-        M2_{l,i} = \sum_n (a_{l,ni} - \mu_{l,i})^2, \qquad
+        M2_{i} = \sum_n (a_{ni} - \mu_{i})^2, \qquad
         C_{ij} = \sum_n (a_{p,ni} - \mu_{p,i}) (a_{c,nj} - \mu_{c,j}).
 
     Two parts A and B, with :math:`\delta = \mu_B - \mu_A`, join as (Chan, Golub and LeVeque
@@ -35,20 +106,15 @@ class CoMoments:
 
     Everything is float64, on the device of the activations (on the CPU where that device has no
     float64). Nothing waits for the device: a non-finite activation makes the moments of its
-    channel non-finite, which shows when they are read.
+    channel non-finite, which shows when they are read. Edges keep their moments apart, so an edge
+    that a batch does not reach simply has fewer samples.
 
     Args:
-        edges: Producer and consumer names; a layer may take part in several edges.
+        edges: Producers and consumers; a layer may take part in several edges.
 
     Attributes:
-        edges: As given.
-        layers: The names in the edges, each once, in order of appearance.
-        n: Number of examples so far.
-        mean: Per layer, ``[C]``; empty before the first example.
-        m2: Per layer, ``[C]``.
-        cxy: Per edge, ``[C_producer, C_consumer]``.
-        eps: Per layer, the coarsest machine epsilon of the activations (float32 at the finest
-            for half types, which are pooled in float32): what counts as rounding noise.
+        edges: The pairs of names.
+        parts: The moments of every edge that has any.
 
     Raises:
         FlowError: An activation is missing, is not ``[B, C]``, or has changed its width.
@@ -56,29 +122,52 @@ class CoMoments:
     Example:
         >>> moments = CoMoments([("a", "b")])
         >>> moments.update({"a": torch.tensor([[1.0], [3.0]]), "b": torch.tensor([[2.0], [6.0]])})
-        >>> moments.n, moments.mean["a"].item(), moments.m2["a"].item()
-        (2, 2.0, 2.0)
-        >>> moments.cxy["a", "b"].item()
-        4.0
+        >>> part = moments.parts["a", "b"]
+        >>> part.n, part.producer.mean.item(), part.producer.m2.item(), part.cxy.item()
+        (2, 2.0, 2.0, 4.0)
     """
 
-    def __init__(self, edges: Sequence[Edge]) -> None:
-        self.edges: tuple[Edge, ...] = tuple((producer, consumer) for producer, consumer in edges)
-        self.layers = tuple(dict.fromkeys(name for edge in self.edges for name in edge))
-        self.n = 0
-        self.mean: dict[str, Tensor] = {}
-        self.m2: dict[str, Tensor] = {}
-        self.cxy: dict[Edge, Tensor] = {}
-        self.eps: dict[str, float] = {}
+    def __init__(self, edges: Edges | Sequence[Edge]) -> None:
+        self.edges = Edges.of(edges).edges
+        self.parts: dict[Edge, EdgeMoments] = {}
 
     @torch.no_grad()
     def update(self, activations: Mapping[str, Tensor]) -> None:
         """Add a batch: per layer a floating-point tensor ``[B, C]``; other names are ignored."""
-        self._check(activations)
-        if self.layers and len(activations[self.layers[0]]):
-            self._absorb(_moments_of(self.edges, self.layers, activations))
+        layers = dict.fromkeys(name for edge in self.edges for name in edge)
+        _check(activations, tuple(layers))
+        if not layers or not all(len(activations[name]) for name in layers):
+            return
+        taken = {
+            # A copy: centring overwrites.
+            name: centred(to_float64(activations[name]).clone(), epsilon(activations[name].dtype))
+            for name in layers
+        }
+        for edge in self.edges:
+            self.add(edge, taken[edge[0]], taken[edge[1]])
 
     @torch.no_grad()
+    def add(self, edge: Edge, producer: Centred, consumer: Centred) -> None:
+        """Add samples of one edge: the same examples at both ends."""
+        n = len(producer.values)
+        part = self.parts.get(edge)
+        if part is None:
+            cxy = producer.values.T @ consumer.values
+            self.parts[edge] = EdgeMoments(n, producer.channels, consumer.channels, cxy).copy()
+            return
+        self._shift(edge, part, n, producer.channels, consumer.channels)
+        part.cxy.addmm_(producer.values.T, consumer.values)
+
+    @torch.no_grad()
+    def absorb(self, edge: Edge, other: EdgeMoments) -> None:
+        """Add the moments of other samples of one edge, which stay as they are."""
+        part = self.parts.get(edge)
+        if part is None:
+            self.parts[edge] = other.copy()
+            return
+        self._shift(edge, part, other.n, other.producer, other.consumer)
+        part.cxy += other.cxy
+
     def merge(self, other: CoMoments) -> CoMoments:
         """Return the moments of both streams together; neither part is changed.
 
@@ -91,85 +180,54 @@ class CoMoments:
                 f"{list(other.edges)}; measure both parts with the same list"
             )
         merged = CoMoments(self.edges)
-        merged._absorb(self)
-        merged._absorb(other)
+        for side in (self, other):
+            for edge, part in side.parts.items():
+                merged.absorb(edge, part)
         return merged
 
-    def _absorb(self, other: CoMoments) -> None:
-        if other.n == 0:
-            return
-        if self.n == 0:
-            self._copy(other)
-            return
-        self._check_widths({name: len(mean) for name, mean in other.mean.items()})
-        n = self.n + other.n
-        weight = self.n * other.n / n
-        delta = {name: other.mean[name] - self.mean[name] for name in self.layers}
-        for name in self.layers:
-            self.mean[name] += delta[name] * (other.n / n)
-            self.m2[name] += other.m2[name] + delta[name] ** 2 * weight
-            self.eps[name] = max(self.eps[name], other.eps[name])
-        for (producer, consumer), cxy in self.cxy.items():
-            cxy += other.cxy[producer, consumer]
-            cxy.addr_(delta[producer], delta[consumer], alpha=weight)
-        self.n = n
-
-    def _copy(self, other: CoMoments) -> None:
-        self.n = other.n
-        self.mean = {name: value.clone() for name, value in other.mean.items()}
-        self.m2 = {name: value.clone() for name, value in other.m2.items()}
-        self.cxy = {edge: value.clone() for edge, value in other.cxy.items()}
-        self.eps = dict(other.eps)
-
-    def _check(self, activations: Mapping[str, Tensor]) -> None:
-        missing = [name for name in self.layers if name not in activations]
-        if missing:
-            raise FlowError(
-                f"CoMoments.update: expected activations of all of {list(self.layers)}, got none "
-                f"of {missing}; every layer of an edge must run for every batch"
-            )
-        shapes = {name: tuple(activations[name].shape) for name in self.layers}
-        examples = {shape[:1] for shape in shapes.values()}
-        real = all(activations[name].is_floating_point() for name in self.layers)
-        if len(examples) > 1 or any(len(shape) != 2 for shape in shapes.values()) or not real:
-            raise FlowError(
-                "CoMoments.update: expected real floating-point activations [B, C] with one B for "
-                f"all layers, got {shapes}; pool them over their spatial positions first"
-            )
-        self._check_widths({name: shape[1] for name, shape in shapes.items()})
-
-    def _check_widths(self, widths: Mapping[str, int]) -> None:
-        for name, mean in self.mean.items():
-            if len(mean) != widths[name]:
-                raise FlowError(
-                    f"CoMoments: expected {len(mean)} channels of layer '{name}' as before, got "
-                    f"{widths[name]}; use new moments for a changed network"
-                )
+    def _shift(
+        self, edge: Edge, part: EdgeMoments, n: int, producer: Channels, consumer: Channels
+    ) -> None:
+        """Take in all of the other samples' moments but the products of their deviations."""
+        total = part.n + n
+        weight = part.n * n / total
+        deltas = []
+        for name, old, new in zip(edge, part.ends, (producer, consumer), strict=True):
+            _check_width(name, len(old.mean), len(new.mean))
+            delta = new.mean - old.mean
+            old.mean += delta * (n / total)
+            old.m2 += new.m2 + delta**2 * weight
+            old.eps = max(old.eps, new.eps)
+            deltas.append(delta)
+        part.cxy.addr_(*deltas, alpha=weight)
+        part.n = total
 
 
-def _moments_of(
-    edges: Sequence[Edge], layers: Sequence[str], activations: Mapping[str, Tensor]
-) -> CoMoments:
-    """Return the moments of one batch, by the two-pass formula."""
-    batch = CoMoments(edges)
-    batch.n = len(activations[layers[0]])
-    device = to_float64(activations[layers[0]]).device
-    centred: dict[str, Tensor] = {}
-    for name in layers:
-        values = to_float64(activations[name]).to(device)
-        # Measured from the first example, a constant channel has mean and deviation without any
-        # rounding, and a mean far from zero costs no digits.
-        first = values[0]
-        shift = values - first
-        offset = shift.mean(dim=0)
-        centred[name] = shift - offset
-        batch.mean[name] = first + offset
-        batch.m2[name] = centred[name].square().sum(dim=0)
-        batch.eps[name] = _epsilon(activations[name].dtype)
-    for producer, consumer in batch.edges:
-        batch.cxy[producer, consumer] = centred[producer].T @ centred[consumer]
-    return batch
-
-
-def _epsilon(dtype: torch.dtype) -> float:
+def epsilon(dtype: torch.dtype) -> float:
+    """Return the machine epsilon of a type, float32's for coarser ones."""
     return torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+
+
+def _check(activations: Mapping[str, Tensor], layers: Sequence[str]) -> None:
+    missing = [name for name in layers if name not in activations]
+    if missing:
+        raise FlowError(
+            f"CoMoments.update: expected activations of all of {list(layers)}, got none of "
+            f"{missing}; every layer of an edge must run for every batch"
+        )
+    shapes = {name: tuple(activations[name].shape) for name in layers}
+    examples = {shape[:1] for shape in shapes.values()}
+    real = all(activations[name].is_floating_point() for name in layers)
+    if len(examples) > 1 or any(len(shape) != 2 for shape in shapes.values()) or not real:
+        raise FlowError(
+            "CoMoments.update: expected real floating-point activations [B, C] with one B for "
+            f"all layers, got {shapes}; pool them over their spatial positions first"
+        )
+
+
+def _check_width(name: str, before: int, now: int) -> None:
+    if before != now:
+        raise FlowError(
+            f"CoMoments: expected {before} channels of layer '{name}' as before, got {now}; use "
+            "new moments for a changed network"
+        )

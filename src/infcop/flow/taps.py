@@ -1,75 +1,94 @@
-"""Taps: collect the outputs of layers during a forward pass, pooled to one value per channel."""
+"""Taps: collect the outputs of layers during forward passes, pooled to one value per channel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from infcop.core.edges import Edges, Layout, Tap
 from infcop.core.names import did_you_mean
 from infcop.errors import FlowError
+from infcop.models.kinds import layer_kind
+from infcop.models.unwrap import uncompiled
 
-__all__ = ["Taps", "pooled", "tapped"]
+__all__ = ["Pass", "Taps", "pooled", "tapped"]
 
-_CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+Pass = dict[Tap, Tensor]
+"""The pooled activations ``[B, C]`` of one forward pass, by call."""
 
 
 class Taps:
-    """What the tapped layers gave in the last forward pass; made by :func:`tapped`."""
+    """What the tapped layers gave in the latest forward passes; made by :func:`tapped`."""
 
-    def __init__(self, layers: Iterable[str]) -> None:
-        self._layers = tuple(dict.fromkeys(layers))
-        self._activations: dict[str, Tensor] = {}
+    def __init__(self, edges: Edges) -> None:
+        self._layouts = {tap: edges.layouts.get(tap, Layout()) for tap in edges.taps}
+        self._traced = {name for edge in edges.pairs for name in edge}
+        self._passes: list[Pass] = []
+        self._calls: Counter[str] = Counter()
+        self._begun: Pass = {}
 
-    def put(self, name: str, activations: Tensor) -> None:
-        """Keep the pooled output of a layer.
+    def begin(self) -> None:
+        """Start a forward pass; one that was given up in the middle is forgotten."""
+        self._begun = {}
+        self._calls.clear()
+
+    def end(self) -> None:
+        """Close a forward pass."""
+        if self._begun:
+            self._passes.append(self._begun)
+        self.begin()
+
+    def put(self, name: str, module: nn.Module, output: object) -> None:
+        """Keep the pooled output of a call.
 
         Raises:
-            FlowError: The layer has run before in this forward pass.
+            FlowError: The output is no tensor, or the call is one that no edge tells apart.
         """
-        if name in self._activations:
+        tap = (name, self._calls[name])
+        self._calls[name] += 1
+        layout = self._layouts.get(tap)
+        if layout is None:
+            if name in self._traced:
+                return
             raise FlowError(
-                f"tapped: expected layer '{name}' to run once per batch, but it ran again; its "
-                "output would be ambiguous, so leave its edges out"
+                f"tapped: expected layer '{name}' to run once per forward pass, but it ran again; "
+                "its output would be ambiguous, so give traced edges, which say which calls belong "
+                "together, or leave its edges out"
             )
-        self._activations[name] = activations
-
-    def take(self) -> dict[str, Tensor]:
-        """Hand over the activations ``[B, C]`` of all layers and make room for the next batch.
-
-        Raises:
-            FlowError: A layer has not run.
-        """
-        missing = [name for name in self._layers if name not in self._activations]
-        if missing:
+        if not isinstance(output, Tensor):
             raise FlowError(
-                f"tapped: expected layers {missing} to run in the forward pass, but they did not; "
-                "leave their edges out, or call the modules rather than use their weights"
+                f"tapped: expected layer '{name}' to return a tensor, got "
+                f"{type(output).__name__}; leave its edges out"
             )
-        taken, self._activations = self._activations, {}
+        self._begun[tap] = pooled(module, output, layout)
+
+    def take(self) -> list[Pass]:
+        """Hand over the forward passes since the last call."""
+        if self._begun:
+            # The layers ran, but not by a call of the model itself.
+            self.end()
+        taken, self._passes = self._passes, []
         return taken
 
 
 @contextmanager
-def tapped(model: nn.Module, layers: Iterable[str]) -> Iterator[Taps]:
+def tapped(model: nn.Module, edges: Edges, *, training_only: bool = False) -> Iterator[Taps]:
     """Collect the pooled outputs of layers while the context lasts.
 
     The pooling runs inside the hook, so later in-place operations (``ReLU(inplace=True)``) do not
-    change what was collected. All hooks are removed at the end, also after an exception.
+    change what was collected. What a checkpoint computes again during the backward pass is not
+    collected twice, and what was compiled runs as it was written. All hooks are removed at the
+    end, also after an exception.
 
     Args:
         model: The model that owns the layers.
-        layers: Names of its convolution or linear modules.
+        edges: Names of its convolution or linear modules, and which of their calls are wanted.
+        training_only: Ignore forward passes of the model in evaluation mode.
 
     Yields:
         The taps; call :meth:`Taps.take` after every forward pass.
@@ -78,27 +97,52 @@ def tapped(model: nn.Module, layers: Iterable[str]) -> Iterator[Taps]:
         FlowError: A name is unknown.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(inplace=True))
-        >>> with tapped(model, ["0"]) as taps:
+        >>> model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(inplace=True), nn.Conv2d(3, 2, 1))
+        >>> with tapped(model, Edges.of([("0", "2")])) as taps:
         ...     _ = model(torch.zeros(5, 1, 4, 4))
-        ...     taps.take()["0"].shape
+        ...     taps.take()[0]["0", 0].shape
         torch.Size([5, 3])
     """
-    modules = _modules(model, layers)
-    taps = Taps(modules)
-    with ExitStack() as hooks:
+    modules = _modules(model, edges)
+    taps = Taps(edges)
+
+    def listening() -> bool:
+        in_backward = torch._C._current_graph_task_id() != -1
+        return not in_backward and (model.training or not training_only)
+
+    def begin(_module: nn.Module, _inputs: Any) -> None:
+        if listening():
+            taps.begin()
+
+    def end(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        if listening():
+            taps.end()
+
+    def hook(name: str) -> Any:
+        def collect(module: nn.Module, _inputs: Any, output: object) -> None:
+            if listening():
+                taps.put(name, module, output)
+
+        return collect
+
+    with uncompiled(), ExitStack() as hooks:
+        if modules:
+            hooks.callback(model.register_forward_pre_hook(begin).remove)
         for name, module in modules.items():
-            handle = module.register_forward_hook(_hook(taps, name))
-            hooks.callback(handle.remove)
+            hooks.callback(module.register_forward_hook(hook(name)).remove)
+        if modules:
+            # After the layers' own, since the model itself may be one of them.
+            hooks.callback(model.register_forward_hook(end).remove)
         yield taps
 
 
-def pooled(module: nn.Module, output: Tensor) -> Tensor:
+def pooled(module: nn.Module, output: Tensor, layout: Layout | None = None) -> Tensor:
     """Return a layer's output averaged over everything but examples and channels.
 
-    A convolution's ``[B, C, *]`` is averaged over its spatial positions, a linear layer's
-    ``[B, *, C]`` over its middle axes. The result is a detached copy ``[B, C]``, in float32 for
-    half types and in the output's own type otherwise.
+    The channels are axis 1 of a convolution's output and the last axis of a linear layer's; the
+    examples are where ``layout`` says. A convolution's ``[B, C, *]`` is averaged over its spatial
+    positions, a linear layer's ``[B, *, C]`` over its middle axes, such as tokens. The result is a
+    detached copy ``[B, C]``, in float32 for half types and in the output's own type otherwise.
 
     Raises:
         FlowError: The output has no axis of examples, or its channel axis is not known.
@@ -107,39 +151,51 @@ def pooled(module: nn.Module, output: Tensor) -> Tensor:
         >>> pooled(nn.Linear(2, 3), torch.ones(4, 7, 3, dtype=torch.bfloat16)).dtype
         torch.float32
     """
-    kernel = len(module.kernel_size) if isinstance(module, _CONVOLUTIONS) else None
-    expected = {2 + kernel} if kernel is not None else {2}
-    if isinstance(module, nn.Linear):
-        expected = set(range(2, output.ndim + 1))
-    if output.ndim not in expected or not output.is_floating_point():
+    layout = layout or Layout()
+    channels = _channel_axis(module, output)
+    if layout.axis == channels or output.shape[layout.axis] % layout.fold:
+        raise FlowError(
+            f"tapped: expected the examples along axis {layout.axis}, {layout.fold} entries each, "
+            f"got {tuple(output.shape)} from {type(module).__name__}; trace the edges on a batch "
+            "like those that are measured"
+        )
+    output = output.detach()
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    rest = tuple(axis for axis in range(output.ndim) if axis not in (layout.axis, channels))
+    if layout.axis == 0 and layout.fold == 1:
+        if not rest:
+            return output.to(dtype, copy=True)
+        # One long axis is reduced faster than two short ones.
+        flat = output.flatten(2) if channels == 1 else output.flatten(1, -2)
+        return flat.mean(dim=2 if channels == 1 else 1, dtype=dtype)
+    values = output.movedim((layout.axis, channels), (0, 1)).to(dtype, copy=not rest)
+    if rest:
+        values = values.flatten(2).mean(dim=2)
+    if layout.example_first:
+        return values.reshape(-1, layout.fold, values.shape[1]).mean(dim=1)
+    return values.reshape(layout.fold, -1, values.shape[1]).mean(dim=0)
+
+
+def _channel_axis(module: nn.Module, output: Tensor) -> int:
+    kind = layer_kind(module)
+    if kind == "convolution":
+        fits, channels = output.ndim == 2 + len(module.kernel_size), 1  # type: ignore[arg-type]
+    else:
+        fits = output.ndim >= 2 if kind == "linear" else output.ndim == 2
+        channels = output.ndim - 1
+    if not fits or not output.is_floating_point():
         raise FlowError(
             f"tapped: expected a real batch [B, C, *] from a convolution, [B, *, C] from a linear "
             f"layer or [B, C] from another module, got {tuple(output.shape)} of {output.dtype} "
             f"from {type(module).__name__}; call the model with a batch, or leave the layer out"
         )
-    middle = tuple(range(1, output.ndim - 1) if kernel is None else range(2, output.ndim))
-    values = output.detach().to(torch.promote_types(output.dtype, torch.float32))
-    return values.mean(dim=middle) if middle else values.clone()
+    return channels
 
 
-def _modules(model: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
+def _modules(model: nn.Module, edges: Edges) -> dict[str, nn.Module]:
     known = dict(model.named_modules(remove_duplicate=False))
-    modules: dict[str, nn.Module] = {}
-    for name in layers:
+    for name in edges.layers:
         if name not in known:
             nearest = did_you_mean(name, filter(None, known))
-            raise FlowError(f"tapped: the model has no layer '{name}'; {nearest}")
-        modules[name] = known[name]
-    return modules
-
-
-def _hook(taps: Taps, name: str) -> Any:
-    def collect(module: nn.Module, _inputs: Any, output: object) -> None:
-        if not isinstance(output, Tensor):
-            raise FlowError(
-                f"tapped: expected layer '{name}' to return a tensor, got "
-                f"{type(output).__name__}; leave its edges out"
-            )
-        taps.put(name, pooled(module, output))
-
-    return collect
+            raise FlowError(f"tapped: the model has no layer '{name}' of an edge; {nearest}")
+    return {name: known[name] for name in edges.layers}

@@ -6,17 +6,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
-__all__ = ["PRUNABLE_LAYERS", "exclusion_reason", "unfit"]
+from infcop.models.kinds import layer_kind
 
-PRUNABLE_LAYERS = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+__all__ = ["exclusion_reason", "unfit"]
 
 _OTHER_KINDS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), "normalisation"),
@@ -62,7 +54,7 @@ def exclusion_reason(model: nn.Module, name: str, parameter: nn.Parameter) -> st
             return kind
     if own_name.startswith("bias") or own_name.endswith("bias"):
         return "bias"
-    if isinstance(module, PRUNABLE_LAYERS):
+    if layer_kind(module) is not None:
         if "weight" not in module._parameters:
             # The old weight_norm and spectral_norm keep their parts beside a computed weight.
             return "parametrized: the weight is computed from it"

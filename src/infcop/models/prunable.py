@@ -11,7 +11,9 @@ from torch.nn.parameter import is_lazy
 
 from infcop.core.names import did_you_mean
 from infcop.errors import ModelError
-from infcop.models.exclusion import PRUNABLE_LAYERS, exclusion_reason, unfit
+from infcop.models.exclusion import exclusion_reason, unfit
+from infcop.models.kinds import layer_kind
+from infcop.models.unwrap import unwrapped
 
 __all__ = ["Prunable", "find_prunable", "get_parameters", "prunable_layers"]
 
@@ -36,10 +38,11 @@ def find_prunable(model: nn.Module) -> Prunable:
     """Find the weights that may be pruned.
 
     Prunable is the ``weight`` of a linear layer, a convolution or a transposed convolution
-    (subclasses included) if it is a plain trainable parameter in float32 or float64. A tensor
-    known under several names is pruned once: under the first name that belongs to such a layer.
-    So where a linear layer shares its weight with an embedding, the mask bears the name of the
-    linear layer and acts on both.
+    (subclasses and the ``Conv1D`` of transformers included) if it is a plain trainable parameter
+    in float32 or float64. A tensor known under several names is pruned once: under the first name
+    that belongs to such a layer. So where a linear layer shares its weight with an embedding, the
+    mask bears the name of the linear layer and acts on both. Of a compiled or distributed model
+    the names are those of the model inside.
 
     Args:
         model: Any model, with its parameters initialised.
@@ -55,6 +58,7 @@ def find_prunable(model: nn.Module) -> Prunable:
         >>> found.excluded
         {'0.bias': 'bias', '1.weight': 'normalisation', '1.bias': 'normalisation'}
     """
+    model = unwrapped(model)
     _check(model)
     first_names: dict[Hashable, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -89,7 +93,7 @@ def get_parameters(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Param
         >>> list(get_parameters(nn.Linear(2, 2), ["weight"]))
         ['weight']
     """
-    known = dict(model.named_parameters(remove_duplicate=False))
+    known = dict(unwrapped(model).named_parameters(remove_duplicate=False))
     names = tuple(names)
     for name in names:
         if name not in known:
@@ -115,14 +119,16 @@ def prunable_layers(model: nn.Module, prunable: Prunable) -> dict[str, nn.Module
     """
     pruned = {_memory(parameter) for parameter in get_parameters(model, prunable.names).values()}
     return {
-        layer: module for layer, module, weight in _candidates(model) if _memory(weight) in pruned
+        layer: module
+        for layer, module, weight in _candidates(unwrapped(model))
+        if _memory(weight) in pruned
     }
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     for layer, module in model.named_modules():
         weight = module._parameters.get("weight")
-        if isinstance(module, PRUNABLE_LAYERS) and weight is not None and unfit(weight) is None:
+        if layer_kind(module) and weight is not None and unfit(weight) is None:
             yield layer, module, weight
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from infcop.core.config import SearchConfig
+from infcop.core.edges import Edges
 from infcop.core.mask import Masks
 from infcop.core.records import LevelRecord, PhaseRecord, Reading, RunRecord
 from infcop.errors import InfcopWarning, RunFolderError
@@ -41,6 +42,7 @@ class Run:
         task: Task,
         probe: list[Any],
         prunable: Prunable,
+        edges: Edges,
         record: RunRecord,
         store: RunStore,
         progress: Progress,
@@ -48,6 +50,7 @@ class Run:
         self.config, self.engine, self.task, self.probe = config, engine, task, probe
         self.model = model
         self.wrapped = engine.wrap(model)
+        self.edges = edges
         self.prunable, self.record, self.store, self.progress = prunable, record, store, progress
         self.masks = Masks.full(prunable.shapes)
         self.enforcer = MaskEnforcer(self.parameters, self.masks)

@@ -7,7 +7,7 @@ from torch import Tensor
 from infcop.core.records import Reading
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.marks import marks
-from infcop.pipeline.reading import take_reading
+from infcop.pipeline.reading import train_and_read
 from infcop.rewinding.policy import snapshot_place
 from infcop.rewinding.snapshot import Snapshot
 from infcop.training.phase import Phase
@@ -44,17 +44,9 @@ def rewind_values(run: Run) -> dict[str, Tensor]:
 
 
 def _train_and_read(run: Run, phase: Phase, stop: int) -> None:
-    before = phase.examples
-    loss = phase.advance(stop)
     is_reference = stop == phase.steps_at(_reference_place(run))
-    reading = take_reading(
-        run,
-        "dense",
-        phase.passes,
-        flow=is_reference or stop == phase.steps_at(run.config.dense.passes),
-        train_loss=loss,
-        training=phase.examples - before,
-    )
+    flow = is_reference or stop == phase.steps_at(run.config.dense.passes)
+    reading = train_and_read(run, "dense", phase, stop, flow=flow)
     run.update(dense=add_reading(run.record.dense, reading, run.lap()))
     if is_reference:
         run.update(reference=reading)

@@ -12,7 +12,7 @@ from infcop.masking.prune import prune_level
 from infcop.pipeline.context import Run
 from infcop.pipeline.dense import rewind_values
 from infcop.pipeline.marks import marks
-from infcop.pipeline.reading import take_reading, with_flow
+from infcop.pipeline.reading import read_after_pruning, train_and_read, with_flow
 from infcop.report.summary import decision_line
 from infcop.report.words import percent
 from infcop.rewinding.policy import keeps_weights, schedule_start
@@ -76,7 +76,7 @@ def _prune(run: Run) -> bool:
         return False
     run.mask_with(masks)
     run.update(levels=(*run.record.levels, _new_level(run, before, masks)))
-    _add(run, take_reading(run, "pruned", 0.0, flow=True))
+    _add(run, read_after_pruning(run))
     return True
 
 
@@ -128,7 +128,7 @@ def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
     rule = build_rule(AtLeast(passes=levels.min_passes, of=stop_config), levels.max_passes)
     if all(reading.phase == "pruned" for reading in level.readings):
         run.rule_state = rule.init(_stop_context(run))
-        if levels.min_passes == 0:
+        if levels.min_passes == 0 and run.config.method.flow.source == "probe":
             stops.insert(0, 0)
     else:
         stops = [stop for stop in stops if stop > phase.step]
@@ -149,16 +149,8 @@ def _read_at(run: Run, phase: Phase, stop: int) -> Reading:
         # Nothing has changed since the mask was applied: the same reading, at no further cost.
         pruned = run.record.levels[-1].readings[-1]
         return pruned.model_copy(update={"phase": "level", "cost": Cost()})
-    flow = bool(needed_flows(run.config.method.stop))
-    before = phase.examples
-    loss = phase.advance(stop) if stop > phase.step else None
-    return take_reading(
-        run,
-        "level",
-        phase.passes,
-        flow=flow,
-        train_loss=loss,
-        training=phase.examples - before,
+    return train_and_read(
+        run, "level", phase, stop, flow=bool(needed_flows(run.config.method.stop))
     )
 
 

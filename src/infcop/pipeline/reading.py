@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 
 from infcop.core.records import Cost, Reading
 from infcop.core.rng import derive_seed, preserved_rng
-from infcop.flow.meter import FlowMeter
+from infcop.flow.meter import FlowMeter, Watch
+from infcop.flow.reading import FlowReading
+from infcop.flow.sampling import STATISTICS, Precision
 from infcop.pipeline.context import Run
 from infcop.stopping.build import needed_flows
 from infcop.tasks.base import Loader, Metrics
 from infcop.training.engine import evaluating
+from infcop.training.phase import Phase
 
-__all__ = ["evaluate", "flow_kinds", "take_reading", "with_flow"]
+__all__ = ["evaluate", "flow_kinds", "read_after_pruning", "train_and_read", "with_flow"]
 
 Kind = Literal["information", "gradient"]
+Place = Literal["dense", "pruned", "level", "final"]
 
 
 def flow_kinds(run: Run) -> tuple[Kind, ...]:
@@ -32,63 +39,54 @@ def flow_kinds(run: Run) -> tuple[Kind, ...]:
     return tuple(kind for kind in kinds if kind in needed)
 
 
-def take_reading(
-    run: Run,
-    phase: Literal["dense", "pruned", "level", "final"],
-    passes: float,
-    *,
-    flow: bool,
-    train_loss: float | None = None,
-    training: int = 0,
-) -> Reading:
-    """Measure the working model as it stands; nothing of it changes.
+def train_and_read(run: Run, place: Place, phase: Phase, stop: int, *, flow: bool) -> Reading:
+    """Train up to a step, then measure the working model as it stands; nothing of it changes.
 
     Args:
         run: The run.
-        phase: Which part of the run this is.
-        passes: Training passes since the phase began.
+        place: Which part of the run this is.
+        phase: The training.
+        stop: The step, counted since the phase began; where it is there already, nothing is
+            trained.
         flow: Whether to read flow too.
-        train_loss: Mean training loss since the reading before.
-        training: Training examples since the reading before.
     """
-    metrics = evaluate(run, run.task.held_out_loader)
-    reading = Reading(
-        phase=phase,
-        level=len(run.record.levels),
-        passes=passes,
-        metrics=dict(metrics.values),
-        main=metrics.main_value,
-        train_loss=train_loss,
-        cost=Cost(training=training, evaluating=metrics.examples),
-    )
+    before, loss, measured = phase.examples, None, None
+    if stop > phase.step:
+        if flow and run.config.method.flow.source == "training" and flow_kinds(run):
+            loss, measured = _watched(run, phase, stop)
+        else:
+            loss = phase.advance(stop)
+    reading = _metrics(run, place, phase.passes)
+    training = Cost(training=phase.examples - before)
+    reading = reading.model_copy(update={"train_loss": loss, "cost": reading.cost + training})
+    if measured is not None:
+        return _with(run, reading, measured)
     return with_flow(run, reading) if flow else reading
 
 
+def read_after_pruning(run: Run) -> Reading:
+    """Measure what pruning did to the trained network."""
+    return with_flow(run, _metrics(run, "pruned", 0.0))
+
+
 def with_flow(run: Run, reading: Reading) -> Reading:
-    """Return a reading of the same moment with flow added."""
+    """Return a reading of the same moment with flow added, if it comes from a probe.
+
+    Flow from training can't be had afterwards.
+    """
+    flow = run.config.method.flow
     kinds = flow_kinds(run)
-    if not kinds:
+    if not kinds or flow.source == "training":
         return reading
-    meter = FlowMeter(
-        run.model,
-        edges=run.record.model.edges,
-        parameters=run.prunable.names,
-        kinds=kinds,
-        gradient=run.config.method.flow.gradient,
-    )
     with run.engine.autocast():
-        measured = meter.read(run.task, map(run.engine.move, run.probe), run.masks)
-    measuring = Cost(
-        measuring=measured.forward_examples, measuring_gradient=measured.gradient_examples
-    )
-    return reading.model_copy(
-        update={
-            "flows": measured.flows,
-            "dead_units": measured.dead_units,
-            "probe_examples": measured.examples,
-            "cost": reading.cost + measuring,
-        }
-    )
+        measured = _meter(run).read(
+            run.task,
+            map(run.engine.move, run.probe),
+            run.masks,
+            strict=False,
+            precision=_precision(run),
+        )
+    return _with(run, reading, measured)
 
 
 def evaluate(run: Run, loader: Loader) -> Metrics:
@@ -97,3 +95,81 @@ def evaluate(run: Run, loader: Loader) -> Metrics:
         # The same order every time: a sum over other batches would round otherwise.
         order = derive_seed(run.config.seed, "evaluation")
         return run.task.evaluate(run.wrapped, run.engine.loader(loader, order))
+
+
+def _metrics(run: Run, place: Place, passes: float) -> Reading:
+    metrics = evaluate(run, run.task.held_out_loader)
+    return Reading(
+        phase=place,
+        level=len(run.record.levels),
+        passes=passes,
+        metrics=dict(metrics.values),
+        main=metrics.main_value,
+        cost=Cost(evaluating=metrics.examples),
+    )
+
+
+def _watched(run: Run, phase: Phase, stop: int) -> tuple[float, FlowReading]:
+    """Train up to a step and read the flow of the last steps on the way."""
+    watches: list[Watch] = []
+
+    @contextmanager
+    def watch() -> Iterator[Watch]:
+        with _meter(run).watch(run.masks) as one:
+            watches.append(one)
+            yield one
+
+    loss = phase.advance(stop, watch=watch(), watched=_window(run, phase))
+    return loss, watches[0].reading(strict=False)
+
+
+def _window(run: Run, phase: Phase) -> int:
+    """Return how many steps hold as many examples as a probe does."""
+    examples = run.config.probe_examples
+    per_step = run.record.data.train / phase.steps_per_pass
+    # At least two, as correlations need two examples and a batch may hold one.
+    return phase.steps_per_pass if examples is None else max(math.ceil(examples / per_step), 2)
+
+
+def _meter(run: Run) -> FlowMeter:
+    flow = run.config.method.flow
+    return FlowMeter(
+        run.model,
+        edges=run.edges,
+        parameters=run.prunable.names,
+        kinds=flow_kinds(run),
+        gradient=flow.gradient,
+        standard_errors=flow.standard_errors,
+    )
+
+
+def _precision(run: Run) -> Precision | None:
+    """Return when to stop reading; the reference itself takes the whole probe."""
+    within, reference = run.config.method.flow.precision, run.record.reference
+    if within is None or reference is None:
+        return None
+    # One at most: the settings were checked.
+    for name in STATISTICS:
+        if name in needed_flows(run.config.method.stop):
+            return Precision(reference.flows[name], name, within)
+    return None
+
+
+def _with(run: Run, reading: Reading, measured: FlowReading) -> Reading:
+    if measured.non_finite:
+        places = ", ".join(
+            f"'{name}'" + ("" if batch is None else f" (batch {batch})")
+            for name, batch in measured.non_finite.items()
+        )
+        run.warn(f"the flow is not finite in {places}; nothing can be decided from such a reading")
+    cost = Cost(measuring=measured.forward_examples, measuring_gradient=measured.gradient_examples)
+    return reading.model_copy(
+        update={
+            "flows": measured.flows,
+            "dead_units": measured.dead_units,
+            "probe_examples": measured.examples,
+            "source": measured.source,
+            "standard_errors": measured.standard_errors,
+            "cost": reading.cost + cost,
+        }
+    )

@@ -7,7 +7,7 @@ from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.dense import train_dense
 from infcop.pipeline.level import is_open, run_level
 from infcop.pipeline.marks import marks
-from infcop.pipeline.reading import evaluate, take_reading
+from infcop.pipeline.reading import evaluate, train_and_read
 from infcop.report.page import write_report
 from infcop.rewinding.snapshot import Snapshot
 from infcop.training.phase import Phase
@@ -53,16 +53,7 @@ def train_final(run: Run) -> None:
     for stop in stops:
         if stop <= phase.step:
             continue
-        before = phase.examples
-        loss = phase.advance(stop)
-        reading = take_reading(
-            run,
-            "final",
-            phase.passes,
-            flow=stop == stops[-1],
-            train_loss=loss,
-            training=phase.examples - before,
-        )
+        reading = train_and_read(run, "final", phase, stop, flow=stop == stops[-1])
         run.update(final=add_reading(run.record.final or PhaseRecord(), reading, run.lap()))
         if stop != stops[-1]:
             run.save_if_due(phase)

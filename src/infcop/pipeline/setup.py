@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from infcop.core.config import SearchConfig
+from infcop.core.edges import Edges
 from infcop.core.records import DataFacts, ModelFacts, RunRecord
-from infcop.core.rng import derive_seed
-from infcop.errors import DataError, FlowError
+from infcop.errors import ConfigError, FlowError
 from infcop.models.graph import LayerGraph, select_edges, trace_graph
 from infcop.models.prunable import Prunable, find_prunable
 from infcop.pipeline.context import Run
+from infcop.pipeline.probe import take_probe
 from infcop.pipeline.progress import Progress
 from infcop.pipeline.settings import written
 from infcop.pipeline.store import RunStore
@@ -27,15 +27,12 @@ from infcop.rewinding.policy import schedule_start
 from infcop.stopping.build import needed_flows
 from infcop.tasks.base import Loader, Task
 from infcop.training.engine import Engine
-from infcop.training.order import ordered
 from infcop.training.recipe import learning_rate
 
 __all__ = ["count_examples", "prepare"]
 
 _SMALL = 0.05
 """A fraction of the peak learning rate at which hardly anything is learnt."""
-
-_SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
 def prepare(
@@ -55,14 +52,17 @@ def prepare(
     double = all(p.dtype == torch.float64 for p in model.parameters() if p.is_floating_point())
     engine = Engine(config.execution, double=double)
     model.to(engine.device)
-    probe = _probe(task, config)
+    probe = take_probe(task, config.probe_examples, config.seed)
     metrics = try_out(model, task, engine, probe[0])
-    graph = trace_graph(model, task.inputs(engine.move(probe[0])), prunable)
+    _check_precision(config)
+    batch = engine.move(probe[0])
+    graph = trace_graph(model, task.inputs(batch), prunable, examples=task.batch_size(batch))
+    edges = _edges(graph, config)
     record = RunRecord(
         config=written(config, model_name),
         versions=_versions(),
         hardware=_hardware(engine.device),
-        model=_model_facts(model, model_name, prunable, graph, config),
+        model=_model_facts(model, model_name, prunable, edges),
         data=DataFacts(
             name=data_name,
             train=count_examples(task.train_loader, task),
@@ -81,6 +81,7 @@ def prepare(
         task=task,
         probe=probe,
         prunable=prunable,
+        edges=edges,
         record=record,
         store=store,
         progress=progress,
@@ -104,57 +105,17 @@ def _warn_of_small_rate(run: Run) -> None:
         )
 
 
-def _probe(task: Task, config: SearchConfig) -> list[Any]:
-    """Return the batches that flow is read on, always the same."""
-    if task.probe_loader is not None:
-        if _shuffles(task.probe_loader):
-            raise DataError(
-                "probe_loader shuffles; expected the same examples in the same order at every "
-                "reading. Make it with shuffle=False"
-            )
-        batches = list(task.probe_loader)
-    else:
-        order = derive_seed(config.seed, "probe")
-        batches = _first(ordered(task.train_loader, order, 0), task, config.probe_examples)
-    if sum(task.batch_size(batch) for batch in batches) < 2:
-        raise DataError(
-            "the probe holds fewer than two examples; expected at least two, since flow is a "
-            "correlation over examples. Give more training data or another probe_loader"
-        )
-    return batches
-
-
-def _shuffles(loader: Loader) -> bool:
-    """Whether a ``DataLoader`` draws its order anew each time."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    samplers = (getattr(owner, "sampler", None) for owner in (loader, batch_sampler))
-    return any(isinstance(sampler, _SHUFFLING) for sampler in samplers)
-
-
-def _first(batches: Iterable[Any], task: Task, examples: int | None) -> list[Any]:
-    taken: list[Any] = []
-    count = 0
-    for batch in batches:
-        taken.append(batch)
-        count += task.batch_size(batch)
-        if examples is not None and count >= examples:
-            break
-    return taken
-
-
-def _model_facts(
-    model: nn.Module, name: str, prunable: Prunable, graph: LayerGraph, config: SearchConfig
-) -> ModelFacts:
+def _model_facts(model: nn.Module, name: str, prunable: Prunable, edges: Edges) -> ModelFacts:
     return ModelFacts(
         name=name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         prunable={key: tuple(prunable.shapes[key]) for key in prunable.names},
         excluded=prunable.excluded,
-        edges=_edges(graph, config),
+        edges=edges.edges,
     )
 
 
-def _edges(graph: LayerGraph, config: SearchConfig) -> tuple[tuple[str, str], ...]:
+def _edges(graph: LayerGraph, config: SearchConfig) -> Edges:
     """Return the edges; without any, only a rule that compares information flow is at a loss."""
     try:
         return select_edges(graph, config.method.flow.edges)
@@ -162,7 +123,19 @@ def _edges(graph: LayerGraph, config: SearchConfig) -> tuple[tuple[str, str], ..
         named = not isinstance(config.method.flow.edges, str)
         if named or any(f.startswith("information") for f in needed_flows(config.method.stop)):
             raise
-        return ()
+        return Edges(())
+
+
+def _check_precision(config: SearchConfig) -> None:
+    """An adaptive probe needs one distance whose precision it can ask for."""
+    compared = sorted(needed_flows(config.method.stop))
+    information = [name for name in compared if name.startswith("information")]
+    if config.method.flow.precision is not None and (len(compared) > 1 or compared != information):
+        raise ConfigError(
+            "method.flow.precision: expected a stop rule that compares one kind of information "
+            f"flow, got one that compares {', '.join(compared)}; leave precision out to read the "
+            "whole probe"
+        )
 
 
 def count_examples(loader: Loader, task: Task) -> int:

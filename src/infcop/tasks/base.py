@@ -64,8 +64,8 @@ class Task(Protocol):
         """Return the metrics of a model that is in evaluation mode already."""
         ...
 
-    def inputs(self, batch: Any) -> tuple[Any, ...]:
-        """Return the positional arguments that the model is called with."""
+    def inputs(self, batch: Any) -> tuple[Any, ...] | Mapping[str, Any]:
+        """Return the positional arguments that the model is called with, or its keyword ones."""
         ...
 
     def batch_size(self, batch: Any) -> int:

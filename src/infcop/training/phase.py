@@ -3,6 +3,7 @@
 at a new pass      set the order of the data
 for each batch     learning rate of this place
 loss, backward
+after_backward     (flow listens here, if it is read from training)
 before_step        (the pipeline masks gradients here)
 clip, optimiser step
 after_step         (and weights here)
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from infcop.training.engine import Engine
 from infcop.training.order import ordered
 from infcop.training.recipe import build_optimizer
 
-__all__ = ["Phase", "StepEvents"]
+__all__ = ["Phase", "StepEvents", "StepWatch"]
 
 
 class StepEvents(Protocol):
@@ -35,6 +37,14 @@ class StepEvents(Protocol):
 
     def after_step(self) -> None:
         """Run after the optimiser's step."""
+
+
+class StepWatch(Protocol):
+    """What listens to training steps."""
+
+    def after_backward(self, examples: int) -> None:
+        """Run right after ``backward`` on a batch of so many examples."""
+        ...
 
 
 class Phase:
@@ -89,8 +99,19 @@ class Phase:
         """Return the first step at which so many passes are made."""
         return math.ceil(passes * self.steps_per_pass - 1e-9)
 
-    def advance(self, to_step: int) -> float:
+    def advance(
+        self,
+        to_step: int,
+        *,
+        watch: AbstractContextManager[StepWatch] | None = None,
+        watched: int = 0,
+    ) -> float:
         """Train up to a step and return the mean loss on the way.
+
+        Args:
+            to_step: The step, counted since the phase began.
+            watch: Entered for the last steps on the way; training is the same without it.
+            watched: How many of these there are.
 
         Raises:
             TrainingError: The loss is not finite.
@@ -102,24 +123,31 @@ class Phase:
         begun = self.step
         # Kept on the device: reading it at every step would make an accelerator wait.
         total: Tensor | float = 0.0
-        while self.step < to_step:
-            if self.step % self.steps_per_pass == 0 and self.step > begun:
-                self._start_pass()
-                seed_all(derive_seed(self._seed, *self._label, "step", self.step))
-            total = total + self._one_step(self._next_batch())
+        listener: StepWatch | None = None
+        with ExitStack() as stack:
+            while self.step < to_step:
+                if self.step % self.steps_per_pass == 0 and self.step > begun:
+                    self._start_pass()
+                    seed_all(derive_seed(self._seed, *self._label, "step", self.step))
+                if watch is not None and listener is None and self.step >= to_step - watched:
+                    listener = stack.enter_context(watch)
+                total = total + self._one_step(self._next_batch(), listener)
         if self.step % self.steps_per_pass == 0:
             self._batches = None
         # What is measured next needs the memory more than these gradients do.
         self._optimizer.zero_grad(set_to_none=True)
         return self._checked(float(total) / (to_step - begun), begun)
 
-    def _one_step(self, batch: Any) -> Tensor:
+    def _one_step(self, batch: Any, listener: StepWatch | None) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(self.passes)
         batch = self._engine.move(batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._task.training_step(self._model, batch)
         self._engine.backward(loss, self._model)
+        examples = self._task.batch_size(batch)
+        if listener is not None:
+            listener.after_backward(examples)
         if self._events is not None:
             self._events.before_step()
         if self._recipe.clip_norm is not None:
@@ -128,7 +156,7 @@ class Phase:
         if self._events is not None:
             self._events.after_step()
         self.step += 1
-        self.examples += self._task.batch_size(batch)
+        self.examples += examples
         if self._on_step is not None:
             self._on_step(self.step)
         return loss.detach()

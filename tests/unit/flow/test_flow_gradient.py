@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 from infcop.core.mask import Masks
 from infcop.errors import FlowError
@@ -147,3 +148,58 @@ def test_missing_or_misshapen_mask_is_refused(kind, name, shape, message):
     statistics = kind(Masks({name: torch.ones(shape, dtype=torch.bool)}))
     with pytest.raises(FlowError, match=message):
         _ = statistics.update({"fc.weight": torch.ones(2)}, 1), statistics.norm()
+
+
+@settings(deadline=None, max_examples=20)
+@given(shares=st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=4))
+@pytest.mark.parametrize("kind", [FullGradient, PerBatchGradient])
+def test_sums_and_counts_of_shares_add_up_to_the_whole(kind, shares):
+    """As several processes do it; some have no batch."""
+    shares = [*shares, [2]]
+    weight, _, _ = linear_regression()
+    whole, parts, seed = kind(None), [], 0
+    for sizes in shares:
+        part = kind(None)
+        for size in sizes:
+            seed += 1
+            x, y = normal(size, 3, seed=seed), normal(size, 2, seed=seed + 50)
+            gradients = batch_gradients(squared_error(weight, x, y), {"w": weight})
+            whole.update(gradients, size)
+            part.update(gradients, size)
+        parts.append(part)
+    sums = sum(part.sums({"w": weight})["w"] for part in parts)
+    joined = kind(None).with_sums({"w": sums}, sum(part.count for part in parts))
+    assert joined.norm() == pytest.approx(whole.norm(), abs=1e-12)
+    assert joined.mean() == pytest.approx(whole.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [FullGradient, PerBatchGradient])
+def test_joined_statistics_keep_their_masks(kind):
+    mask = torch.tensor([[True, False], [True, True]])
+    statistics = kind(Masks({"w": mask}))
+    statistics.update({"w": torch.tensor([[3.0, 9.0], [0.0, -4.0]])}, 5)
+    sums = statistics.sums({"w": torch.zeros(2, 2)})
+    assert statistics.with_sums(sums, statistics.count).norm() == (5.0,)
+
+
+@pytest.mark.parametrize("kind", [FullGradient, PerBatchGradient])
+def test_gradients_are_taken_in_by_value(kind):
+    gradient = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    statistics = kind(None)
+    statistics.update({"w": gradient}, 1)
+    gradient.zero_()
+    assert statistics.norm() == (5.0,)
+
+
+def test_a_reentrant_checkpoint_anywhere_behind_the_loss_is_refused():
+    """What is inside would seem to have no gradient at all."""
+    weight, inside = normal(3).requires_grad_(), normal(3).requires_grad_()
+    hidden = checkpoint(lambda x: (x * inside).tanh(), weight, use_reentrant=True)
+    with pytest.raises(FlowError, match="use_reentrant=False, got a reentrant one"):
+        batch_gradients((hidden.exp() + weight).sum(), {"inside": inside})
+    assert inside.grad is None
+    hidden = checkpoint(lambda x: (x * inside).tanh(), weight, use_reentrant=False)
+    found = batch_gradients((hidden.exp() + weight).sum(), {"inside": inside})["inside"]
+    hidden = (weight * inside).tanh()
+    expected = batch_gradients((hidden.exp() + weight).sum(), {"inside": inside})["inside"]
+    assert torch.equal(found, expected)

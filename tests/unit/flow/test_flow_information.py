@@ -7,9 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infcop.errors import FlowError
-from infcop.flow.information import absolute_mean, correlation, dead_units, signed_mean
+from infcop.flow.information import (
+    absolute_mean,
+    correlation,
+    dead_units,
+    effective_rank,
+    samples,
+    signed_mean,
+)
 from infcop.flow.moments import CoMoments
-from tests.reference.flow import slow_correlation, slow_signed_mean
+from tests.reference.flow import slow_correlation, slow_effective_rank, slow_signed_mean
 
 EDGE = ("a", "b")
 
@@ -178,8 +185,8 @@ def test_low_precision_is_close_to_float64(dtype, tolerance):
 def test_fewer_than_two_examples_are_refused(examples):
     a, b = related(3)
     moments = moments_of(a[:examples], b[:examples])
-    for function in (signed_mean, absolute_mean, dead_units):
-        with pytest.raises(FlowError, match=r"at least two examples, got \d"):
+    for function in (signed_mean, absolute_mean, dead_units, effective_rank):
+        with pytest.raises(FlowError, match=rf"at least two examples of a -> b, got {examples}"):
             function(moments)
 
 
@@ -197,3 +204,70 @@ def test_one_step_of_a_half_type_is_a_signal_not_rounding_noise(dtype):
     np.testing.assert_allclose(
         correlation(moments, EDGE), slow_correlation(steps.double(), b), atol=1e-10
     )
+
+
+@settings(deadline=None, max_examples=20)
+@given(widths=st.tuples(st.integers(1, 6), st.integers(1, 6)), seed=st.integers(0, 99))
+def test_effective_rank_equals_the_slow_twin_and_keeps_its_bounds(widths, seed):
+    a = normal(30, widths[0], seed)
+    b = (a @ normal(widths[0], widths[1], seed + 1)).relu() + 0.1 * normal(30, widths[1], seed + 2)
+    rank = effective_rank(moments_of(a, b, [13, 17]))[0]
+    assert rank == pytest.approx(slow_effective_rank(slow_correlation(a, b)), abs=1e-9)
+    assert 1 - 1e-9 <= rank <= min(widths) + 1e-9
+
+
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_effective_rank_of_uncorrelated_channels_is_their_number(width):
+    signs = torch.eye(width).double().repeat_interleave(2, dim=0)
+    signs[::2] *= -1  # Rows +-e_i: means 0, all channels uncorrelated.
+    assert effective_rank(moments_of(signs, signs)) == pytest.approx((width,), abs=1e-12)
+
+
+def test_effective_rank_of_one_shared_signal_is_one_and_dead_channels_add_nothing():
+    signal = normal(40, 1)
+    a = torch.cat([signal, -2 * signal, torch.ones(40, 1).double()], dim=1)
+    b = torch.cat([signal + 3, torch.zeros(40, 2).double()], dim=1)
+    assert effective_rank(moments_of(a, b)) == pytest.approx((1.0,), abs=1e-9)
+
+
+def test_effective_rank_of_a_dead_layer_is_zero_and_of_a_non_finite_one_nan():
+    a, b = related()
+    assert effective_rank(moments_of(a, torch.zeros_like(b))) == (0.0,)
+    a[3, 1] = float("nan")
+    assert np.isnan(effective_rank(moments_of(a, b))[0])
+
+
+def test_reading_does_not_change_the_moments():
+    """The matrix is computed in place: on a copy."""
+    moments = moments_of(*related())
+    functions = (signed_mean, absolute_mean, effective_rank, dead_units)
+    first = [function(moments) for function in functions]
+    assert [function(moments) for function in functions] == first
+
+
+def three_layers(first, second):
+    """Two edges of layer ``b``: what it gives in some examples, and what it gives in others."""
+    edges = [("a", "b"), ("b", "c")]
+    moments = CoMoments(edges)
+    for edge, rows in zip(edges, (first, second), strict=True):
+        part = CoMoments([edge])
+        part.update(dict(zip(edge, rows, strict=True)))
+        moments.absorb(edge, part.parts[edge])
+    return moments
+
+
+def test_a_channel_is_dead_only_if_it_is_at_every_edge_of_its_layer():
+    a, b = related()
+    still = b.clone()
+    still[:, :2] = 1.0
+    assert dead_units(three_layers((a, still), (still, a))) == {"a": 0, "b": 2, "c": 0}
+    assert dead_units(three_layers((a, still), (b, a))) == {"a": 0, "b": 0, "c": 0}
+
+
+def test_samples_are_those_of_the_edge_that_has_the_fewest():
+    a, b = related(30)
+    assert samples(three_layers((a, b), (b[:9], a[:9]))) == 9
+    assert samples(moments_of(a, b)) == 30
+    half = CoMoments([("a", "b"), ("b", "c")])
+    half.absorb(("a", "b"), moments_of(a, b).parts[EDGE])
+    assert samples(half) == 0

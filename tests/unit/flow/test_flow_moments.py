@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infcop.errors import FlowError
-from infcop.flow.moments import CoMoments
+from infcop.flow.moments import CoMoments, centred, epsilon
 
 EDGES = [("a", "b"), ("b", "c"), ("a", "c")]
 WIDTHS = {"a": 3, "b": 4, "c": 2}
+SPLIT = (slice(0, 8), slice(8, 20))
 
 
 def activations(examples, seed=0, dtype=torch.float64):
@@ -30,26 +31,30 @@ def measured(values, sizes=None):
     return moments
 
 
+def tensors(part):
+    return (*(t for end in part.ends for t in (end.mean, end.m2)), part.cxy)
+
+
 def assert_close(left, right, tolerance=1e-12):
-    assert left.n == right.n
-    for mine, other in [(left.mean, right.mean), (left.m2, right.m2), (left.cxy, right.cxy)]:
-        assert mine.keys() == other.keys()
-        for name in mine:
-            torch.testing.assert_close(mine[name], other[name], rtol=tolerance, atol=tolerance)
+    assert left.parts.keys() == right.parts.keys()
+    for edge, mine in left.parts.items():
+        other = right.parts[edge]
+        assert mine.n == other.n
+        for one, another in zip(tensors(mine), tensors(other), strict=True):
+            torch.testing.assert_close(one, another, rtol=tolerance, atol=tolerance)
 
 
 def test_equals_numpy():
     values = activations(50)
     moments = measured(values, [7, 20, 1, 22])
     a, b = values["a"].numpy(), values["b"].numpy()
-    np.testing.assert_allclose(moments.mean["a"], a.mean(axis=0), atol=1e-13)
-    np.testing.assert_allclose(moments.m2["a"], 50 * a.var(axis=0), atol=1e-12)
+    part = moments.parts["a", "b"]
+    assert part.n == 50
+    for end, values_of_end in ((part.producer, a), (part.consumer, b)):
+        np.testing.assert_allclose(end.mean, values_of_end.mean(axis=0), atol=1e-13)
+        np.testing.assert_allclose(end.m2, 50 * values_of_end.var(axis=0), atol=1e-12)
     covariance = np.cov(a.T, b.T, bias=True)[:3, 3:]
-    np.testing.assert_allclose(moments.cxy["a", "b"], 50 * covariance, atol=1e-12)
-
-
-def test_layers_in_order_of_appearance_each_once():
-    assert CoMoments(EDGES).layers == ("a", "b", "c")
+    np.testing.assert_allclose(part.cxy, 50 * covariance, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=40)
@@ -83,15 +88,63 @@ def test_empty_part_is_neutral_and_merge_changes_neither_part():
         assert_close(merged, part, tolerance=0)
     merged.update(activations(5, seed=3))
     assert_close(part, measured(activations(9)), tolerance=0)
-    assert empty.n == 0
-    assert not empty.mean
+    assert not empty.parts
+
+
+def test_a_merge_with_an_empty_part_shares_no_memory_with_the_other():
+    part = measured(activations(9))
+    merged = part.merge(CoMoments(EDGES))
+    for tensor in (t for one in merged.parts.values() for t in tensors(one)):
+        tensor.zero_()
+    assert_close(part, measured(activations(9)), tolerance=0)
 
 
 def test_merge_keeps_the_coarsest_epsilon():
     fine, coarse = measured(activations(4)), measured(activations(4, dtype=torch.float32))
     eps = torch.finfo(torch.float32).eps
-    assert fine.merge(coarse).eps == coarse.merge(fine).eps == dict.fromkeys(WIDTHS, eps)
-    assert fine.eps["a"] == torch.finfo(torch.float64).eps
+    for merged in (fine.merge(coarse), coarse.merge(fine)):
+        assert {end.eps for part in merged.parts.values() for end in part.ends} == {eps}
+    assert fine.parts["a", "b"].producer.eps == torch.finfo(torch.float64).eps
+
+
+def test_edges_keep_their_samples_apart():
+    """An edge that some batches do not reach has fewer samples, the others have all."""
+    values = activations(20)
+    early, late = ({name: value[part] for name, value in values.items()} for part in SPLIT)
+    moments = CoMoments(EDGES)
+    moments.update(early)
+    for edge in EDGES[:2]:
+        moments.add(edge, *(centred(late[name].clone(), 0.0) for name in edge))
+    assert [moments.parts[edge].n for edge in EDGES] == [20, 20, 8]
+    expected = {edge: measured(values if edge in EDGES[:2] else early) for edge in EDGES}
+    for edge in EDGES:
+        pairs = zip(tensors(moments.parts[edge]), tensors(expected[edge].parts[edge]), strict=True)
+        for one, another in pairs:
+            torch.testing.assert_close(one, another, rtol=1e-12, atol=1e-12)
+
+
+def test_centred_overwrites_its_values_with_their_deviations():
+    values = activations(9)["a"]
+    kept = values.clone()
+    result = centred(values, 0.5)
+    assert result.values is values
+    np.testing.assert_allclose(values, kept - kept.mean(dim=0), atol=1e-15)
+    np.testing.assert_allclose(result.channels.mean, kept.mean(dim=0), atol=1e-15)
+    np.testing.assert_allclose(result.channels.m2, 9 * kept.numpy().var(axis=0), atol=1e-13)
+    assert result.channels.eps == 0.5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "of"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ],
+)
+def test_epsilon_is_that_of_the_type_that_pooling_gives(dtype, of):
+    assert epsilon(dtype) == torch.finfo(of).eps
 
 
 @pytest.mark.parametrize("constant", [1e4 + 1 / 3, -0.1, 1e-30, 7.0])
@@ -101,9 +154,12 @@ def test_constant_channel_has_no_deviation_at_all(constant):
         for name, width in WIDTHS.items()
     }
     moments = measured(values, [3, 64, 1, 33])
-    assert all(bool((m2 == 0).all()) for m2 in moments.m2.values())
-    assert all(bool((mean == constant).all()) for mean in moments.mean.values())
-    assert all(bool((cxy == 0).all()) for cxy in moments.cxy.values())
+    assert moments.parts.keys() == set(EDGES)
+    for part in moments.parts.values():
+        assert bool((part.cxy == 0).all())
+        for end in part.ends:
+            assert bool((end.m2 == 0).all())
+            assert bool((end.mean == constant).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -111,7 +167,7 @@ def test_low_precision_is_accumulated_in_float64(dtype):
     values = activations(64, dtype=dtype)
     exact = {name: value.double() for name, value in values.items()}
     moments = measured(values, [60, 4])
-    assert all(mean.dtype == torch.float64 for mean in moments.mean.values())
+    assert {t.dtype for part in moments.parts.values() for t in tensors(part)} == {torch.float64}
     assert_close(moments, measured(exact, [60, 4]), tolerance=0)
 
 
@@ -121,25 +177,27 @@ def test_non_finite_activations_stay_visible(bad, sizes):
     values = activations(10)
     values["b"][6, 1] = bad
     moments = measured(values, sizes)
-    assert torch.isfinite(moments.m2["b"]).tolist() == [True, False, True, True]
-    assert torch.isfinite(moments.cxy["a", "b"]).tolist() == [[True, False, True, True]] * 3
-    assert bool(torch.isfinite(moments.cxy["a", "c"]).all())
+    part = moments.parts["a", "b"]
+    assert torch.isfinite(part.consumer.m2).tolist() == [True, False, True, True]
+    assert torch.isfinite(part.cxy).tolist() == [[True, False, True, True]] * 3
+    assert bool(torch.isfinite(moments.parts["a", "c"].cxy).all())
 
 
 def test_update_takes_no_gradient_and_ignores_other_names():
     values = {name: value.requires_grad_() for name, value in activations(4).items()}
     moments = CoMoments([("a", "b")])
     moments.update(values)
-    assert set(moments.mean) == {"a", "b"}
-    assert not moments.cxy["a", "b"].requires_grad
+    assert set(moments.parts) == {("a", "b")}
+    assert not any(t.requires_grad for t in tensors(moments.parts["a", "b"]))
 
 
 def test_moments_do_not_alias_the_activations():
-    values = activations(1)
+    values = activations(2)
+    given = {name: value.clone() for name, value in values.items()}
     moments = measured(values)
-    before = moments.mean["a"].clone()
+    assert all(torch.equal(values[name], given[name]) for name in values)
     values["a"].zero_()
-    assert torch.equal(moments.mean["a"], before)
+    assert_close(moments, measured(given), tolerance=0)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +214,7 @@ def test_wrong_activations_are_refused(change, message):
     moments = measured(activations(4))
     with pytest.raises(FlowError, match=message):
         moments.update({**activations(4), **change})
-    assert moments.n == 4
+    assert {part.n for part in moments.parts.values()} == {4}
 
 
 def test_missing_layer_is_refused():

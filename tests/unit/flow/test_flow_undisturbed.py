@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from infcop.errors import FlowError
 from infcop.flow.undisturbed import undisturbed
 
 
@@ -25,6 +26,8 @@ class Counting(nn.Module):
         self.written += 1
         self.rebound = self.rebound + 1
         self.through_data.data.fill_(3)
+        self.absent = inputs.clone()
+        self.register_buffer("added", inputs.clone())
         return inputs
 
 
@@ -69,4 +72,72 @@ def test_buffers_flags_and_generators_come_back(fails):
     assert bool(model[0].through_data.isnan().all())
     assert {name: id(buffer) for name, buffer in model.named_buffers()} == tensors
     assert "rebound" not in model.state_dict()
+    assert model[0].absent is None
+    assert not hasattr(model[0], "added")
     assert generators() == before
+
+
+def test_buffers_that_two_modules_share_stay_shared():
+    one, two = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    two.running_mean = one.running_mean
+    model = nn.Sequential(one, two)
+    before = one.running_mean.clone()
+    with undisturbed(model):
+        one.running_mean.add_(1)
+        two.running_mean = torch.ones(2)
+    assert two.running_mean is one.running_mean
+    assert torch.equal(one.running_mean, before)
+
+
+def test_what_was_not_written_to_is_not_written_back():
+    """A write would count as a change for whoever holds the tensors."""
+    model = nn.Sequential(nn.Embedding(4, 2, max_norm=100.0), nn.BatchNorm1d(2))
+    tensors = [*model.parameters(), *model.buffers()]
+    versions = [tensor._version for tensor in tensors]
+    with undisturbed(model):
+        model(torch.arange(4))
+    assert [tensor._version for tensor in tensors] == versions
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_that_renormalise_themselves_are_restored(kind):
+    model = kind(4, 2, max_norm=0.01)
+    before = model.weight.detach().clone()
+    with undisturbed(model):
+        model(torch.arange(4).reshape(2, 2))
+        assert not torch.equal(model.weight, before)
+    assert torch.equal(model.weight, before)
+
+
+def test_a_parameter_written_to_is_named_once_the_rest_is_restored():
+    model = nn.ModuleDict({"fc": nn.Linear(2, 2), "counting": Counting()})
+
+    def write():
+        with undisturbed(model), torch.no_grad():
+            model["counting"](torch.zeros(1))
+            model["fc"].weight.add_(1)
+
+    with pytest.raises(FlowError, match=r"parameters \['fc.weight'\] in evaluation mode"):
+        write()
+    assert model["counting"].written.tolist() == [0, 0]
+    assert model.training
+
+
+def test_an_exception_is_not_hidden_by_a_parameter_written_to():
+    model = nn.Linear(2, 2)
+
+    def fail():
+        with undisturbed(model), torch.no_grad():
+            model.weight.add_(1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def test_models_made_in_inference_mode_are_left_alone():
+    with torch.inference_mode():
+        model = nn.BatchNorm1d(2)
+    with undisturbed(model):
+        assert not model.training
+    assert model.training
