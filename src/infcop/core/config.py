@@ -164,7 +164,7 @@ class ModelConfig(Value):
     """A model of the zoo, or any importable factory."""
 
     name: str = "lenet-300-100"
-    """A zoo name, or ``package.module:factory``."""
+    """A zoo name, ``timm:NAME``, or ``package.module:factory``."""
     options: dict[str, bool | int | float | str] = {}
     """Further keyword arguments for the factory."""
 

@@ -1,4 +1,4 @@
-"""Building a model from its name: one of the zoo, or any importable factory."""
+"""Building a model from its name: one of the zoo, one of timm, or any importable factory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from infcop.core.names import did_you_mean
 from infcop.errors import ConfigError, InfcopError, ModelError
+from infcop.models.vision import declare_missing_operators, timm_factory
 from infcop.models.zoo import ZOO
 
 __all__ = ["build_model"]
@@ -27,14 +28,14 @@ def build_model(
     num_classes: int,
     options: Mapping[str, Any],
 ) -> nn.Module:
-    """Build a model of the zoo, or call a factory of the user's.
+    """Build a model of the zoo or of timm, or call a factory of the user's.
 
     A factory of the user's is told the three facts about the data as far as its signature takes
     them. Initial weights come from the global generators, so seed them first.
 
     Args:
-        name: A key of ``infcop.models.zoo.ZOO``, or ``package.module:factory``, imported with the
-            current directory on the path.
+        name: A key of ``infcop.models.zoo.ZOO``; ``timm:name``, for instance ``timm:resnet50``;
+            or ``package.module:factory``, imported with the current directory on the path.
         in_channels: Channels of the images.
         image_size: Height and width of the images.
         num_classes: Number of classes.
@@ -53,7 +54,7 @@ def build_model(
     """
     facts = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
     with _current_directory_importable():
-        factory = _imported_factory(name) if ":" in name else _zoo_factory(name)
+        factory = _factory(name)
         arguments = _arguments(name, factory, facts, options)
         model = _called(name, factory, arguments)
     if not isinstance(model, nn.Module):
@@ -79,11 +80,19 @@ def _current_directory_importable() -> Iterator[None]:
             sys.path.remove(directory)
 
 
+def _factory(name: str) -> Callable[..., Any]:
+    source, colon, model = name.partition(":")
+    # The models are also found in timm.models, but there they don't take the facts by our names.
+    if source in ("timm", "timm.models") and model:
+        return timm_factory(model)
+    return _imported_factory(name) if colon else _zoo_factory(name)
+
+
 def _zoo_factory(name: str) -> Callable[..., Any]:
     if name not in ZOO:
         raise ConfigError(
             f"build_model: no model '{name}' in the zoo; {did_you_mean(name, ZOO)}; "
-            "a factory of your own is written package.module:factory"
+            "a factory of your own is written package.module:factory, a model of timm timm:name"
         )
     return ZOO[name].factory
 
@@ -91,7 +100,10 @@ def _zoo_factory(name: str) -> Callable[..., Any]:
 def _imported_factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise ConfigError(f"build_model: expected package.module:factory, got '{name}'")
+        raise ConfigError(
+            f"build_model: expected package.module:factory or timm:name, got '{name}'"
+        )
+    declare_missing_operators()
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module may raise anything while it is imported

@@ -86,6 +86,20 @@ def test_facts_are_passed_as_far_as_the_signature_takes_them(user_module):
     }
 
 
+@pytest.mark.parametrize("source", ["timm", "timm.models"])
+def test_a_model_of_timm(source):
+    model = build(f"{source}:resnet10t", stem_width=8)
+    assert model(torch.zeros(2, 2, 16, 16)).shape == (2, 5)
+    assert model.conv1[-1].out_channels == 16
+
+
+def test_a_module_that_imports_timm(user_module, tmp_path):
+    """Also where the installed torchvision does not fit: what it lacks is declared before."""
+    text = "from timm import create_model\n\ndef small():\n    return create_model('resnet18')\n"
+    (tmp_path / "user_broken.py").write_text(text)
+    assert isinstance(build("user_broken:small"), nn.Module)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
@@ -96,8 +110,8 @@ def test_facts_are_passed_as_far_as_the_signature_takes_them(user_module):
         ("no_such_package.models:net", {}, ConfigError, "'no_such_package.models'.*ModuleNotFound"),
         ("user_broken:net", {}, ConfigError, "can't import 'user_broken'.*ZeroDivisionError"),
         ("..relative:net", {}, ConfigError, "can't import '..relative'"),
-        ("user_networks:", {}, ConfigError, "expected package.module:factory"),
-        (":tiny", {}, ConfigError, "expected package.module:factory"),
+        ("user_networks:", {}, ConfigError, "expected package.module:factory or timm:name"),
+        (":tiny", {}, ConfigError, "expected package.module:factory or timm:name"),
         ("user_networks:tinny", {}, ConfigError, "'tinny'.*did you mean 'tiny'"),
         ("user_networks:constant", {}, ConfigError, "nothing callable named 'constant'"),
         ("user_networks:tiny", {"hiden": 1}, ConfigError, "did you mean 'hidden'"),
@@ -105,6 +119,10 @@ def test_facts_are_passed_as_far_as_the_signature_takes_them(user_module):
         ("user_networks:broken", {}, ModelError, "RuntimeError: no weights today"),
         ("user_networks:a_number", {}, ModelError, "return a torch.nn.Module, got int"),
         ("lenet-5", {"width": -1}, ConfigError, "expected option width"),
+        ("timm:resnet5", {}, ConfigError, "no model 'resnet5'; nearest are resnet50"),
+        ("timm:", {}, ConfigError, "expected package.module:factory or timm:name, got 'timm:'"),
+        ("timm:resnet18", {"num_classes": 2}, ConfigError, "'num_classes'.*decided by the data"),
+        ("timm:resnet18", {"widht": 2}, ModelError, "'timm:resnet18' failed.*argument 'widht'"),
     ],
 )
 def test_errors_name_the_remedy(user_module, name, options, error, message):
