@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from infcop.flow.meter import FlowMeter
     from infcop.masking.apply import MaskEnforcer
     from infcop.methods import METHODS, resolve_method
+    from infcop.pipeline.measure import measure
+    from infcop.pipeline.measurement import Measurement
     from infcop.pipeline.result import Result
     from infcop.pipeline.search import search
     from infcop.pipeline.store import load_record
@@ -28,12 +30,14 @@ _HOMES = {
     "METHODS": "methods",
     "MaskEnforcer": "masking.apply",
     "Masks": "core.mask",
+    "Measurement": "pipeline.measurement",
     "MethodConfig": "core.method",
     "Metrics": "tasks.base",
     "Result": "pipeline.result",
     "RunRecord": "core.records",
     "Task": "tasks.base",
     "load_record": "pipeline.store",
+    "measure": "pipeline.measure",
     "resolve_method": "methods",
     "search": "pipeline.search",
 }
@@ -44,12 +48,14 @@ __all__ = [
     "METHODS",
     "MaskEnforcer",
     "Masks",
+    "Measurement",
     "MethodConfig",
     "Metrics",
     "Result",
     "RunRecord",
     "Task",
     "load_record",
+    "measure",
     "resolve_method",
     "search",
 ]

@@ -99,6 +99,81 @@ def report(
 
 
 @app.command()
+def measure(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A zoo name, package.module:factory, or the folder of a finished run.",
+        ),
+    ],
+    data_name: Annotated[
+        str | None,
+        typer.Option("--data", help="Data set, as listed by infcop data.", metavar="NAME"),
+    ] = None,
+    data_dir: DataDir = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="Option of the model; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Trained weights, as safetensors.", metavar="FILE"),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Training examples to measure on.", metavar="N")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", help="Per-batch gradients depend on it.", metavar="N"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of weights that are drawn.", metavar="N")
+    ] = None,
+    edges: Annotated[
+        str | None,
+        typer.Option(
+            "--edges", help="graph, main-path, or layers in a row: a,b,c.", metavar="EDGES"
+        ),
+    ] = None,
+    gradient: Annotated[
+        str | None, typer.Option("--gradient", help="full or per-batch.", metavar="HOW")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Page to write; by default measure/NAME.html.", metavar="FILE"),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show prunable layers, edges and flow of a model, without pruning it."""
+    from infcop.pipeline.measure_settings import measure_settings, page_path
+    from infcop.terminal import terminal_progress
+
+    settings = measure_settings(
+        data=data_name,
+        data_dir=data_dir,
+        examples=examples,
+        batch_size=batch_size,
+        seed=seed,
+        edges=edges,
+        gradient=gradient,
+    )
+    with terminal_progress(quiet=quiet) as progress:
+        if not quiet:
+            progress.say("loading PyTorch and the data ...")
+        from infcop.pipeline.measure_named import measure_named
+
+        words = [f"model.options.{word}" for word in option or []]
+        found = measure_named(model, settings, words, weights=weights)
+    page = found.write_html(html or page_path(model))
+    if as_json:
+        typer.echo(json.dumps({**json.loads(found.to_json()), "page": str(page)}))
+    else:
+        typer.echo(f"{found.summary()}\n\nPage: {page}")
+
+
+@app.command()
 def methods(as_json: AsJson = False) -> None:
     """List the named methods."""
     from infcop.methods import METHODS

@@ -34,7 +34,7 @@ EDGES = [(user, used) for user, targets in GRAPH.items() for used in sorted(targ
 TORCH_FREE = [
     *("core.config", "core.method", "core.records", "core.values", "core.names"),
     *("core.validation", "errors", "methods", "pipeline.configure", "pipeline.demo"),
-    *("cli", "terminal"),
+    *("core.edges", "core.measurement", "pipeline.measure_settings", "cli", "terminal"),
 ]
 
 
@@ -99,10 +99,11 @@ def test_only_training_knows_lightning() -> None:
 
 
 def test_optional_packages_are_not_needed_to_import() -> None:
-    """scikit-learn and Pillow are extras: importing every module must do without them."""
+    """What only extras bring: importing every module must do without it."""
     code = f"""
 import importlib, sys
-sys.modules["sklearn"] = sys.modules["PIL"] = None
+for name in ("sklearn", "PIL", "timm", "torchvision", "transformers"):
+    sys.modules[name] = None
 for name in {sorted(set(MODULES) - {"infcop.__main__"})!r}:
     importlib.import_module(name)
 """
@@ -126,7 +127,9 @@ def test_settings_and_methods_need_no_torch(first_with_torch: str) -> None:
     assert first_with_torch == ""
 
 
-@pytest.mark.parametrize("words", [["--help"], ["methods"], ["data"], ["search", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["methods"], ["data"], ["search", "--help"], ["measure", "--help"]]
+)
 def test_light_commands_need_no_torch(words: list[str]) -> None:
     code = f"""
 import runpy, sys

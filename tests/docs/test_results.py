@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import flow_sources
 from benchmarks.first_run import REWINDS, markdown
 
 ROOT = Path(__file__).parents[2]
@@ -20,3 +21,11 @@ def test_the_page_shows_the_committed_figures(rewind: str) -> None:
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert markdown(result["details"]["table"]) in page
     assert f"`{result['command']} --out" in page
+
+
+def test_the_distances_between_sources_are_the_committed_ones() -> None:
+    file = ROOT / "benchmarks" / "results" / "flow_sources.json"
+    result = json.loads(file.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "decisions" / "0010-two-sources-of-flow.md").read_text(encoding="utf-8")
+    assert flow_sources.markdown(result["details"]) in page
+    assert f"`{result['command']}`" in page

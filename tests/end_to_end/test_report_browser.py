@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import pytest
 
 from infcop.report.page import write_report
+from tests.reference.browser import chromium_or_skip, run_chromium
 from tests.reference.records import make_record
 
 RECORDS: dict[str, dict[str, Any]] = {
@@ -62,41 +60,16 @@ for (const frame of document.querySelectorAll("iframe")) {
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    if os.environ.get("INFCOP_REQUIRE_BROWSER") == "1":
-        pytest.fail("no chromium, chromium-browser or google-chrome on the path")
-    pytest.skip("no chromium, chromium-browser or google-chrome on the path")
-
-
-def run(chromium: str, profile: Path, page: Path, *options: str) -> str:
-    command = [
-        chromium,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--allow-file-access-from-files",
-        f"--user-data-dir={profile}",
-        "--virtual-time-budget=30000",
-        *options,
-        page.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    return done.stdout.decode("utf-8", "replace")
+    return chromium_or_skip()
 
 
 def look(chromium: str, folder: Path, page: Path) -> dict[int, dict[str, Any]]:
     """Return what the page looks like at each width."""
     frames = folder / "frames.html"
     frames.write_text(FRAMES.replace("PAGE", page.name), encoding="utf-8")
-    dom = run(chromium, folder / "profile", frames, "--window-size=1700,2000", "--dump-dom")
+    dom = run_chromium(
+        chromium, folder / "profile", frames, "--window-size=1700,2000", "--dump-dom"
+    )
     found = re.search(r'data-reports="([^"]*)"', dom)
     assert found, "the page never finished drawing"
     reports = {int(width): seen for width, seen in json.loads(unescape(found.group(1))).items()}
@@ -152,7 +125,7 @@ def test_the_page_draws_everything_and_fits(chromium: str, tmp_path: Path, name:
 
 def test_the_page_opened_by_itself(chromium: str, tmp_path: Path) -> None:
     page = write_report(make_record(flow="both"), tmp_path / "report.html")
-    dom = Plots(run(chromium, tmp_path / "profile", page, "--dump-dom"))
+    dom = Plots(run_chromium(chromium, tmp_path / "profile", page, "--dump-dom"))
     assert dom.root["data-errors"] == ""
     assert int(dom.root["data-figures"] or 0) == len(dom.drawings) == 6
     assert all(drawings > 0 for drawings in dom.drawings.values())
@@ -172,5 +145,5 @@ def test_a_broken_figure_is_reported(chromium: str, tmp_path: Path) -> None:
 def test_the_page_prints(chromium: str, tmp_path: Path) -> None:
     page = write_report(make_record(levels=2), tmp_path / "report.html")
     target = tmp_path / "report.pdf"
-    run(chromium, tmp_path / "profile", page, f"--print-to-pdf={target}")
+    run_chromium(chromium, tmp_path / "profile", page, f"--print-to-pdf={target}")
     assert target.read_bytes().startswith(b"%PDF")

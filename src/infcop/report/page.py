@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-import re
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from infcop.core.records import RunRecord
-from infcop.errors import RunFolderError
 from infcop.report.accounting import prunable_entries
 from infcop.report.answer import answer_sentences, big_numbers, subject
 from infcop.report.drawing import Figure
 from infcop.report.figures import all_figures
 from infcop.report.tables import cost_table, excluded_table, level_table, pairs_table
+from infcop.report.writing import template, write_page
 
 __all__ = ["render_report", "write_report"]
 
@@ -51,7 +47,7 @@ def render_report(record: RunRecord, title: str) -> str:
         True
     """
     figures = all_figures(record)
-    page: str = _template().render(
+    page: str = template("report.html.j2").render(
         title=title,
         record=record,
         subject=subject(record),
@@ -89,52 +85,8 @@ def write_report(record: RunRecord, path: str | os.PathLike[str], title: str | N
     """
     target = Path(path)
     page = render_report(record, title or target.resolve().parent.name or record.model.name)
-    try:
-        _replace(target, page)
-    except OSError as error:
-        raise RunFolderError(
-            f"can't write '{target}': {error.strerror or error}. Expected a folder that can be "
-            "written to, with room"
-        ) from error
+    write_page(target, page)
     return target
-
-
-def _replace(target: Path, page: str) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            # Private by mkstemp's choice; a page is made to be shown like any other file.
-            os.chmod(name, 0o644)
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("infcop.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["unbroken"] = _unbroken
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template("report.html.j2")
-
-
-def _unbroken(text: str) -> str:
-    """Keep numbers and their units on one line."""
-    return re.sub(
-        r"(?<=\d) (?=%|points\b|passes\b|pass\b|\N{MULTIPLICATION SIGN})",
-        "\N{NO-BREAK SPACE}",
-        text,
-    )
 
 
 def _plot(figure: Figure) -> dict[str, Any]:
