@@ -14,10 +14,10 @@ from infcop.core.records import Flow
 from infcop.errors import FlowError
 from infcop.flow import reduce
 from infcop.flow.gradient import GradientStatistics
-from infcop.flow.information import absolute_mean, dead_units, samples, signed_mean
+from infcop.flow.information import both_means, dead_units, samples
 from infcop.flow.moments import CoMoments
 from infcop.flow.reading import FlowReading, Source
-from infcop.flow.sampling import Precision, covariances, distance_error, standard_errors
+from infcop.flow.sampling import STATISTICS, Precision, covariances, distance_error, standard_errors
 from infcop.flow.stream import InformationStream
 from infcop.flow.taps import Pass
 
@@ -79,8 +79,7 @@ class Gathering:
         moments = self.stream.flush()
         if samples(moments) < 2:
             return False
-        signed = wanted.statistic == "information.signed"
-        vector = signed_mean(moments) if signed else absolute_mean(moments)
+        vector = dict(zip(STATISTICS, both_means(moments), strict=True))[wanted.statistic]
         covariance = covariances(moments, self._edges, self.stream.kept)[wanted.statistic]
         return distance_error(vector, wanted.reference, covariance) <= wanted.within
 
@@ -118,8 +117,7 @@ class Gathering:
         moments = None
         if self.stream is not None and self._edges is not None:
             moments = self._moments(self.stream)
-            flows["information.signed"] = signed_mean(moments)
-            flows["information.absolute"] = absolute_mean(moments)
+            flows["information.signed"], flows["information.absolute"] = both_means(moments)
             dead = dead_units(moments)
             if self._errors:
                 errors = self._standard_errors(moments, self.stream, self._edges)

@@ -12,6 +12,7 @@ from infcop.flow.moments import Channels, CoMoments, EdgeMoments
 __all__ = [
     "DEAD_TOLERANCE",
     "absolute_mean",
+    "both_means",
     "correlation",
     "dead_channels",
     "dead_units",
@@ -77,7 +78,7 @@ def signed_mean(moments: CoMoments) -> tuple[float, ...]:
         >>> signed_mean(moments)
         (0.5,)
     """
-    return tuple(float(correlation(moments, edge).mean()) for edge in moments.edges)
+    return both_means(moments)[0]
 
 
 def absolute_mean(moments: CoMoments) -> tuple[float, ...]:
@@ -99,7 +100,17 @@ def absolute_mean(moments: CoMoments) -> tuple[float, ...]:
         >>> signed_mean(moments), absolute_mean(moments)
         ((0.0,), (1.0,))
     """
-    return tuple(float(correlation(moments, edge).abs_().mean()) for edge in moments.edges)
+    return both_means(moments)[1]
+
+
+def both_means(moments: CoMoments) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the signed and the absolute means, each matrix being computed once."""
+    signed, absolute = [], []
+    for edge in moments.edges:
+        matrix = correlation(moments, edge)
+        signed.append(matrix.mean())
+        absolute.append(matrix.abs_().mean())
+    return tuple(map(float, signed)), tuple(map(float, absolute))
 
 
 def effective_rank(moments: CoMoments) -> tuple[float, ...]:

@@ -30,6 +30,10 @@ class Channels:
     m2: Tensor
     eps: float
 
+    def copy(self) -> Channels:
+        """Return channels that share no memory with these."""
+        return Channels(self.mean.clone(), self.m2.clone(), self.eps)
+
 
 @dataclass
 class EdgeMoments:
@@ -54,10 +58,7 @@ class EdgeMoments:
 
     def copy(self) -> EdgeMoments:
         """Return moments that share no memory with these."""
-        producer, consumer = (
-            Channels(end.mean.clone(), end.m2.clone(), end.eps) for end in self.ends
-        )
-        return EdgeMoments(self.n, producer, consumer, self.cxy.clone())
+        return EdgeMoments(self.n, self.producer.copy(), self.consumer.copy(), self.cxy.clone())
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,9 @@ class CoMoments:
         part = self.parts.get(edge)
         if part is None:
             cxy = producer.values.T @ consumer.values
-            self.parts[edge] = EdgeMoments(n, producer.channels, consumer.channels, cxy).copy()
+            self.parts[edge] = EdgeMoments(
+                n, producer.channels.copy(), consumer.channels.copy(), cxy
+            )
             return
         self._shift(edge, part, n, producer.channels, consumer.channels)
         part.cxy.addmm_(producer.values.T, consumer.values)

@@ -81,8 +81,9 @@ def covariances(moments: CoMoments, edges: Edges, kept: Iterable[Rows]) -> dict[
         \operatorname{cov}(\hat\Delta_k, \hat\Delta_l) = \sum_n
             \frac{\psi_{k,n}}{N_k} \frac{\psi_{l,n}}{N_l}.
 
-    Exact to first order in :math:`1/N` for independent examples. The calls of one example count as
-    one draw. For the absolute mean the error about its expected value is meant; that the expected
+    Exact to first order in :math:`1/N` for independent examples; of the absolute mean only where
+    correlations are not close to 0, the kink of :math:`|R|`, near which it is too large. The calls
+    of one example count as one draw. For the absolute mean the error about its expected value is meant; that the expected
     value itself is larger for few examples (see ``absolute_mean``) is not in it.
 
     Args:

@@ -177,9 +177,12 @@ def test_sums_and_counts_of_shares_add_up_to_the_whole(kind, shares):
 def test_joined_statistics_keep_their_masks(kind):
     mask = torch.tensor([[True, False], [True, True]])
     statistics = kind(Masks({"w": mask}))
-    statistics.update({"w": torch.tensor([[3.0, 9.0], [0.0, -4.0]])}, 5)
-    sums = statistics.sums({"w": torch.zeros(2, 2)})
-    assert statistics.with_sums(sums, statistics.count).norm() == (5.0,)
+    gradients = {"w": torch.tensor([[3.0, 9.0], [0.0, -4.0]])}
+    statistics.update(gradients, 5)
+    joined = statistics.with_sums(statistics.sums({"w": torch.zeros(2, 2)}), statistics.count)
+    assert joined.norm() == (5.0,)
+    joined.update(gradients, 5)
+    assert joined.norm() == (5.0,)
 
 
 @pytest.mark.parametrize("kind", [FullGradient, PerBatchGradient])

@@ -96,15 +96,14 @@ def test_neither_batches_nor_chunks_nor_looks_change_the_moments(sizes, chunk, l
         torch.testing.assert_close(end.m2, other.m2, rtol=1e-11, atol=1e-11)
 
 
-def test_buffers_stay_within_their_bytes(monkeypatch):
+@pytest.mark.parametrize(("batch", "chunks"), [(1, [3, 3, 3, 1]), (2, [3, 3, 3, 1]), (5, [5, 5])])
+def test_buffers_stay_within_their_bytes_or_hold_a_batch(monkeypatch, batch, chunks):
     """Seven float64 channels and 200 bytes: three examples at a time."""
     monkeypatch.setattr(stream_module, "_CHUNK_BYTES", 200)
     a, b = activations(10)
-    stream = InformationStream(PAIR, keep=True)
-    for rows in zip(a.split(1), b.split(1), strict=True):
-        stream.add([one_pass(*rows)])
+    stream = streamed(a, b, [batch] * (10 // batch), keep=True)
     stream.flush()
-    assert [len(rows["a", 0]) for rows in stream.kept] == [3, 3, 3, 1]
+    assert [len(rows["a", 0]) for rows in stream.kept] == chunks
     np.testing.assert_allclose(
         correlation(stream.moments, EDGE), slow_correlation(a, b), atol=1e-12
     )
