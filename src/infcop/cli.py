@@ -104,7 +104,7 @@ def measure(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A zoo name, package.module:factory, or the folder of a finished run.",
+            help="A zoo name, timm:NAME, package.module:factory, or a finished run folder.",
         ),
     ],
     data_name: Annotated[
@@ -128,7 +128,8 @@ def measure(
         typer.Option("--batch-size", help="Per-batch gradients depend on it.", metavar="N"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of weights that are drawn.", metavar="N")
+        int | None,
+        typer.Option("--seed", help="Of the weights and examples that are drawn.", metavar="N"),
     ] = None,
     edges: Annotated[
         str | None,
@@ -139,6 +140,9 @@ def measure(
     gradient: Annotated[
         str | None, typer.Option("--gradient", help="full or per-batch.", metavar="HOW")
     ] = None,
+    kinds: Annotated[
+        str, typer.Option("--kinds", help="Kinds of flow to measure.", metavar="KINDS")
+    ] = "information,gradient",
     html: Annotated[
         Path | None,
         typer.Option("--html", help="Page to write; by default measure/NAME.html.", metavar="FILE"),
@@ -165,7 +169,8 @@ def measure(
         from infcop.pipeline.measure_named import measure_named
 
         words = [f"model.options.{word}" for word in option or []]
-        found = measure_named(model, settings, words, weights=weights)
+        wanted = [kind.strip() for kind in kinds.split(",")]
+        found = measure_named(model, settings, words, weights=weights, kinds=wanted)
     page = found.write_html(html or page_path(model))
     if as_json:
         typer.echo(json.dumps({**json.loads(found.to_json()), "page": str(page)}))

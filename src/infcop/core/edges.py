@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from infcop.errors import FlowError
 
 __all__ = ["Edge", "Edges", "Layout", "Tap"]
 
@@ -55,13 +58,26 @@ class Edges:
     def of(cls, edges: Edges | Sequence[Edge]) -> Edges:
         """Return edges as they are, or made of pairs of names.
 
+        Raises:
+            FlowError: Something else than pairs of names was given, or a pair twice.
+
         Example:
             >>> Edges.of([("a", "b")]).edges
             (('a', 'b'),)
         """
         if isinstance(edges, Edges):
             return edges
-        return cls(tuple((producer, consumer) for producer, consumer in edges))
+        pairs = tuple(edges)
+        for pair in pairs:
+            if not isinstance(pair, tuple | list) or [type(name) for name in pair] != [str, str]:
+                raise FlowError(
+                    f"edges: expected pairs of layer names such as ('conv1', 'conv2'), got {pair!r}"
+                )
+        named = tuple((producer, consumer) for producer, consumer in pairs)
+        for edge, count in Counter(named).items():
+            if count > 1:
+                raise FlowError(f"edges: {edge} is given {count} times; give every edge once")
+        return cls(named)
 
     def calls(self, edge: Edge) -> tuple[tuple[Tap, Tap], ...]:
         """Return the pairs of calls that an edge is measured on."""

@@ -76,6 +76,8 @@ class MeasuredEdge(Value):
     """Which call of the producer reaches which call of the consumer, from 0."""
     channels: tuple[tuple[int, int], ...] = ()
     """Input channels of the consumer that it enters at, first and one past the last."""
+    samples: int | None = None
+    """Examples it was measured on, each as often as there are pairs of calls."""
     widths: tuple[int, int] | None = None
     """Channels that were correlated, of the producer and of the consumer."""
     signed: float | None = None

@@ -195,13 +195,13 @@ class FlowConfig(Value):
     """Statistic of the gradient of the mean loss over the whole probe, or the average over
     batches of the statistic of each batch's gradient."""
     source: Literal["probe", "training"] = "probe"
-    """Fixed examples in evaluation mode, or the last ``probe_examples`` examples that were trained
-    on before the reading, which costs hardly anything."""
+    """Fixed examples in evaluation mode, or the last ones that were trained on before the reading,
+    which costs hardly anything: ``probe_examples``, or as many as the shortest stretch holds."""
     standard_errors: bool = False
     """Also record how well the information flow is known from the examples it was read on."""
     precision: Positive | None = None
-    """With the probe only: stop reading as soon as the standard error of the distance between the
-    information flow and its reference is at most this; by default the whole probe is read."""
+    """With the probe only, in random order: stop reading as soon as the distance between the
+    information flow and its reference is known this well; by default the whole probe is read."""
 
     @model_validator(mode="after")
     def _precision_needs_a_probe(self) -> FlowConfig:

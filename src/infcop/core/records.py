@@ -119,8 +119,8 @@ class Reading(Value):
     """Mean training loss since the reading before."""
     probe_examples: int = 0
     """Examples that the flow was read on."""
-    source: Literal["probe", "training"] = "probe"
-    """Where they came from."""
+    source: Literal["probe", "training"] | None = None
+    """Where they came from, if flow was read."""
     standard_errors: dict[Flow, tuple[float, ...]] = {}
     """Of the information flow, where asked for."""
     decision: StopDecision | None = None

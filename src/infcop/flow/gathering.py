@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -17,7 +18,14 @@ from infcop.flow.gradient import GradientStatistics
 from infcop.flow.information import both_means, dead_units, samples
 from infcop.flow.moments import CoMoments
 from infcop.flow.reading import FlowReading, Source
-from infcop.flow.sampling import STATISTICS, Precision, covariances, distance_error, standard_errors
+from infcop.flow.sampling import (
+    STATISTICS,
+    Precision,
+    bias_bounds,
+    covariances,
+    distance_error,
+    standard_errors,
+)
 from infcop.flow.stream import InformationStream
 from infcop.flow.taps import Pass
 
@@ -81,7 +89,10 @@ class Gathering:
             return False
         vector = dict(zip(STATISTICS, both_means(moments), strict=True))[wanted.statistic]
         covariance = covariances(moments, self._edges, self.stream.kept)[wanted.statistic]
-        return distance_error(vector, wanted.reference, covariance) <= wanted.within
+        error = distance_error(vector, wanted.reference, covariance)
+        if wanted.statistic == "information.absolute":
+            error += float(bias_bounds(moments).norm())
+        return error <= wanted.within
 
     def reading(
         self,
@@ -117,6 +128,8 @@ class Gathering:
         moments = None
         if self.stream is not None and self._edges is not None:
             moments = self._moments(self.stream)
+            if not strict and samples(moments) < 2:
+                return self._too_few(source, examples, moments)
             flows["information.signed"], flows["information.absolute"] = both_means(moments)
             dead = dead_units(moments)
             if self._errors:
@@ -168,6 +181,30 @@ class Gathering:
         values = iter(reduce.first_values(entries, self._group, self._device))
         return {name: tuple(islice(values, len(vector))) for name, vector in vectors.items()}
 
+    def _too_few(self, source: Source, examples: int, moments: CoMoments) -> FlowReading:
+        """Return a reading that says of no flow what it is: an edge had fewer than two examples."""
+        nothing = (math.nan,)
+        flows: dict[Flow, tuple[float, ...]] = dict.fromkeys(
+            STATISTICS, nothing * len(moments.edges)
+        )
+        if self._gradients is not None:
+            for name in ("gradient.norm", "gradient.mean"):
+                flows[name] = nothing * len(self._parameters)
+        few = [
+            edge[1]
+            for edge in moments.edges
+            if edge not in moments.parts or moments.parts[edge].n < 2
+        ]
+        return FlowReading(
+            source=source,
+            flows=flows,
+            dead_units={},
+            examples=examples,
+            forward_examples=examples if source == "probe" and self._gradients is None else 0,
+            gradient_examples=examples if source == "probe" and self._gradients is not None else 0,
+            non_finite=dict.fromkeys(few),
+        )
+
     def _reduced(self, examples: int) -> int:
         if self._group is None:
             return examples
@@ -202,18 +239,19 @@ class Gathering:
                 if not torch.tensor(value).isfinite():
                     places[name] = bad[0] if bad else None
         if strict:
-            raise FlowError(_sentence(places))
+            raise FlowError(_sentence(places, alone=self._group is None))
         return FlowReading(**{**vars(reading), "non_finite": places})
 
 
-def _sentence(places: Mapping[str, int | None]) -> str:
+def _sentence(places: Mapping[str, int | None], *, alone: bool) -> str:
     known = [
         f"'{name}'" + ("" if batch is None else f" from batch {batch} on")
         for name, batch in places.items()
     ]
     where = ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
+    elsewhere = "somewhere, as sums of finite numbers overflow" if alone else "in another process"
     return (
         "flow: expected finite activations and gradients, got NaN or infinity "
-        f"{'in ' + where if known else 'in another process'} (batches count from 0); look for "
-        "non-finite inputs or weights"
+        f"{'in ' + where if known else elsewhere} (batches count from 0); look for non-finite "
+        "inputs or weights"
     )

@@ -18,7 +18,7 @@ from infcop.flow.gathering import Gathering
 from infcop.flow.gradient import FullGradient, PerBatchGradient, batch_gradients
 from infcop.flow.reading import FlowReading
 from infcop.flow.sampling import Precision
-from infcop.flow.taps import Taps, tapped
+from infcop.flow.taps import Pass, Taps, tapped
 from infcop.flow.undisturbed import undisturbed
 from infcop.models.calling import call
 from infcop.models.unwrap import unwrapped
@@ -177,7 +177,11 @@ class FlowMeter:
         gathering = self._gathering(masks, keep=False)
         parameters = _parameters(self.model, self.parameters) if self.parameters else {}
         with tapped(self.model, self._edges, training_only=True) as taps:
-            yield Watch(taps, gathering, parameters, keep_moments=self._keep_moments)
+            watch = Watch(taps, gathering, parameters, keep_moments=self._keep_moments)
+            try:
+                yield watch
+            finally:
+                watch.end()
 
     @property
     def _device(self) -> torch.device:
@@ -211,15 +215,17 @@ class FlowMeter:
                     look_at = math.ceil(gathering.examples * _GROWTH)
 
     def _take(self, task: Task, batch: Any, size: int, taps: Taps, gathering: Gathering) -> None:
+        found, loss = None, None
         if "gradient" in self.kinds:
             with torch.enable_grad():
                 loss = task.training_step(self.model, batch)
                 found = batch_gradients(loss, _parameters(self.model, self.parameters))
-            gathering.add(size, taps.take(), found, loss)
         else:
             with torch.no_grad():
                 call(self.model, task.inputs(batch))
-            gathering.add(size, taps.take())
+        passes = taps.take()
+        _check_rows(passes, size)
+        gathering.add(size, passes, found, loss)
 
     def _check_precision(self, precision: Precision) -> None:
         if self.group is not None or self.kinds != {"information"}:
@@ -230,6 +236,18 @@ class FlowMeter:
                 "read the whole probe"
             )
         precision.check(self._edges)
+
+
+def _check_rows(passes: Iterable[Pass], size: int) -> None:
+    """Layers whose examples lie elsewhere than the trace saw would be pooled wrongly."""
+    for one in passes:
+        for (name, _), rows in one.items():
+            if len(rows) != size:
+                raise FlowError(
+                    f"FlowMeter.read: expected {size} examples in the output of layer '{name}', as "
+                    f"many as in the batch, got {len(rows)}; trace the edges on batches like those "
+                    "that are measured: the same size of inputs"
+                )
 
 
 class Watch:
@@ -245,20 +263,25 @@ class Watch:
     ) -> None:
         self._taps, self._gathering, self._parameters = taps, gathering, parameters
         self._keep_moments = keep_moments
+        self._open = True
 
     @torch.no_grad()
     def after_backward(self, examples: int) -> None:
-        """Take in a training step: call it after every ``backward`` and before the next forward.
+        """Take in a training step: call it once per optimiser step, after the last ``backward``.
 
-        Gradients are read from ``.grad`` as it stands, so zero it before each step, and call this
-        before clipping and before the optimiser's step.
+        Gradients are read from ``.grad`` as they stand: of the mean loss over all the examples
+        since they were zeroed. So call this before clipping and before the optimiser's step. The
+        forward passes since the last call are taken in with them, also those of a batch that was
+        then skipped.
 
         Args:
-            examples: How many examples the batch had.
+            examples: How many examples these gradients come from, >= 1.
 
         Raises:
-            FlowError: No layer of the edges has run in training mode.
+            FlowError: No layer of the edges has run in training mode, no parameter has a gradient,
+                the number of examples is not positive, or the watch has ended.
         """
+        self._check(examples)
         gradients = {
             name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             for name, parameter in self._parameters.items()
@@ -271,6 +294,27 @@ class Watch:
                 "the one that is trained"
             )
         self._gathering.add(examples, passes, gradients)
+
+    def end(self) -> None:
+        """Take in nothing more."""
+        self._open = False
+
+    def _check(self, examples: int) -> None:
+        if not self._open:
+            raise FlowError(
+                "FlowMeter.watch: after_backward was called when the context had ended; call it "
+                "inside the with block"
+            )
+        if examples < 1:
+            raise FlowError(
+                f"FlowMeter.watch: expected at least one example per step, got {examples}"
+            )
+        if self._parameters and all(p.grad is None for p in self._parameters.values()):
+            raise FlowError(
+                "FlowMeter.watch: expected gradients in .grad, got none in any parameter; call "
+                "after_backward after backward and before zero_grad, and give the meter the model "
+                "that is trained rather than a copy"
+            )
 
     def reading(self, *, strict: bool = True) -> FlowReading:
         """Return the flow over the steps taken in so far.
@@ -317,6 +361,8 @@ def _parameters(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
         )
     known = dict(model.named_parameters(remove_duplicate=False))
     for name in names:
+        if list(names).count(name) > 1:
+            raise FlowError(f"FlowMeter: the parameter '{name}' is given twice; give it once")
         if name not in known:
             raise FlowError(
                 f"FlowMeter: the model has no parameter '{name}'; {did_you_mean(name, known)}"

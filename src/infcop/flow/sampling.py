@@ -18,7 +18,14 @@ from infcop.flow.information import correlation, inverse_deviation
 from infcop.flow.moments import CoMoments
 from infcop.flow.stream import Rows
 
-__all__ = ["STATISTICS", "Precision", "covariances", "distance_error", "standard_errors"]
+__all__ = [
+    "STATISTICS",
+    "Precision",
+    "bias_bounds",
+    "covariances",
+    "distance_error",
+    "standard_errors",
+]
 
 Statistic = Literal["information.signed", "information.absolute"]
 
@@ -30,10 +37,15 @@ STATISTICS: tuple[Statistic, ...] = ("information.signed", "information.absolute
 class Precision:
     """When an adaptive reading has seen enough.
 
+    The batches must come in random order: what is read so far stands for what is left out. The
+    reference counts as exact.
+
     Attributes:
         reference: The vector that the reading will be compared with.
         statistic: Which flow it is.
-        within: Standard error of the distance to the reference at which reading stops, > 0.
+        within: Error of the distance to the reference at which reading stops, > 0: its standard
+            error, and for the absolute statistic also what the mean of the sizes may be too large
+            by, having been taken from so few examples.
         at_least: Examples before the first look.
 
     Example:
@@ -83,8 +95,8 @@ def covariances(moments: CoMoments, edges: Edges, kept: Iterable[Rows]) -> dict[
 
     Exact to first order in :math:`1/N` for independent examples; of the absolute mean only where
     correlations are not close to 0, the kink of :math:`|R|`, near which it is too large. The calls
-    of one example count as one draw. For the absolute mean the error about its expected value is meant; that the expected
-    value itself is larger for few examples (see ``absolute_mean``) is not in it.
+    of one example count as one draw. For the absolute mean the error about its expected value is
+    meant; that this value itself is larger for few examples is not in it (see ``bias_bounds``).
 
     Args:
         moments: The co-moments of all the examples.
@@ -131,6 +143,30 @@ def _influence(
         signed += x.sum(1) * y.sum(1) - (x2 @ matrix.sum(1) + y2 @ matrix.sum(0)) / 2
         absolute += ((x @ signs) * y).sum(1) - (x2 @ sizes.sum(1) + y2 @ sizes.sum(0)) / 2
     return signed * scale, absolute * scale
+
+
+def bias_bounds(moments: CoMoments) -> Tensor:
+    r"""Return of every edge how much too large the absolute mean may be, ``[E]``, float64.
+
+    The size of a correlation that is 0 has the expected value :math:`\sqrt{2/\pi}\,\sigma`, with
+    :math:`\sigma = 1/\sqrt N`. Every entry that may be 0, being smaller than three standard errors,
+    is taken to be.
+
+    Example:
+        >>> moments = CoMoments([("a", "b")])
+        >>> step = torch.tensor([[1.0], [3.0]])
+        >>> moments.update({"a": step, "b": step})
+        >>> bias_bounds(moments)
+        tensor([0.5642], dtype=torch.float64)
+    """
+    bounds = []
+    for edge in moments.edges:
+        error = moments.parts[edge].n ** -0.5
+        sizes = correlation(moments, edge).abs()
+        # Those of dead channels are 0 by definition, however many examples there are.
+        unclear = (sizes > 0) & (sizes < 3 * error)
+        bounds.append(unclear.double().mean() * error * (2 / torch.pi) ** 0.5)
+    return torch.stack(bounds)
 
 
 def standard_errors(covariance: Tensor) -> tuple[float, ...]:

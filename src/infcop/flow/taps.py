@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from infcop.core.edges import Edges, Layout, Tap
 from infcop.core.names import did_you_mean
 from infcop.errors import FlowError
-from infcop.models.kinds import layer_kind
+from infcop.flow.float64 import to_float64
+from infcop.models.kinds import channel_axis, layer_kind
 from infcop.models.unwrap import uncompiled
 
 __all__ = ["Pass", "Taps", "pooled", "tapped"]
@@ -28,6 +29,7 @@ class Taps:
     def __init__(self, edges: Edges) -> None:
         self._layouts = {tap: edges.layouts.get(tap, Layout()) for tap in edges.taps}
         self._traced = {name for edge in edges.pairs for name in edge}
+        self._shifts: dict[Tap, Tensor | None] = {}
         self._passes: list[Pass] = []
         self._calls: Counter[str] = Counter()
         self._begun: Pass = {}
@@ -65,7 +67,22 @@ class Taps:
                 f"tapped: expected layer '{name}' to return a tensor, got "
                 f"{type(output).__name__}; leave its edges out"
             )
-        self._begun[tap] = pooled(module, output, layout)
+        self._begun[tap] = self._pooled(tap, module, output, layout)
+
+    def _pooled(self, tap: Tap, module: nn.Module, output: Tensor, layout: Layout) -> Tensor:
+        if tap not in self._shifts:
+            first = pooled(module, output, layout)
+            self._shifts[tap] = _shift(first) if first.numel() < output.numel() else None
+            if self._shifts[tap] is None:
+                return first
+        shift = self._shifts[tap]
+        if shift is None:
+            return pooled(module, output, layout)
+        wide = output.detach().to(shift.dtype)
+        across = [1] * output.ndim
+        across[channel_axis(module, output.ndim)] = -1
+        deviations = pooled(module, wide - shift.reshape(across), layout)
+        return to_float64(deviations) + to_float64(shift)
 
     def take(self) -> list[Pass]:
         """Hand over the forward passes since the last call."""
@@ -76,14 +93,31 @@ class Taps:
         return taken
 
 
+_FAR = 256.0
+"""Means of more than so many deviations are taken off before pooling in float32."""
+
+
+def _shift(values: Tensor) -> Tensor | None:
+    """Return what to take off each channel where means would drown deviations in rounding.
+
+    Looked at once per reading, which is the only time that an accelerator is waited for.
+    """
+    if values.dtype == torch.float64 or len(values) < 2:
+        return None
+    deviation = (values - values[0]).std(dim=0, correction=0)
+    far = (deviation > 0) & (values[0].abs() > _FAR * deviation)
+    return values[0].clone() if bool(far.any()) else None
+
+
 @contextmanager
 def tapped(model: nn.Module, edges: Edges, *, training_only: bool = False) -> Iterator[Taps]:
     """Collect the pooled outputs of layers while the context lasts.
 
     The pooling runs inside the hook, so later in-place operations (``ReLU(inplace=True)``) do not
-    change what was collected. What a checkpoint computes again during the backward pass is not
-    collected twice, and what was compiled runs as it was written. All hooks are removed at the
-    end, also after an exception.
+    change what was collected. Averages are taken in float32; where a layer's means are hundreds of
+    times its deviations, in float64 around the means of its first example. What a checkpoint
+    computes again during the backward pass is not collected twice, and what was compiled runs as
+    it was written. All hooks are removed at the end, also after an exception.
 
     Args:
         model: The model that owns the layers.
@@ -110,30 +144,51 @@ def tapped(model: nn.Module, edges: Edges, *, training_only: bool = False) -> It
         in_backward = torch._C._current_graph_task_id() != -1
         return not in_backward and (model.training or not training_only)
 
-    def begin(_module: nn.Module, _inputs: Any) -> None:
+    def begin(_inputs: Any) -> None:
         if listening():
             taps.begin()
 
-    def end(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+    def end(_inputs: Any, _output: Any) -> None:
         if listening():
             taps.end()
 
-    def hook(name: str) -> Any:
-        def collect(module: nn.Module, _inputs: Any, output: object) -> None:
+    def collecting(name: str, module: nn.Module) -> _Hook:
+        def collect(_inputs: Any, output: object) -> None:
             if listening():
                 taps.put(name, module, output)
 
-        return collect
+        return _Hook(module, collect)
 
     with uncompiled(), ExitStack() as hooks:
         if modules:
-            hooks.callback(model.register_forward_pre_hook(begin).remove)
+            hooks.callback(model.register_forward_pre_hook(_Hook(model, begin)).remove)
         for name, module in modules.items():
-            hooks.callback(module.register_forward_hook(hook(name)).remove)
+            hooks.callback(module.register_forward_hook(collecting(name, module)).remove)
         if modules:
             # After the layers' own, since the model itself may be one of them.
-            hooks.callback(model.register_forward_hook(end).remove)
+            hooks.callback(model.register_forward_hook(_Hook(model, end)).remove)
         yield taps
+
+
+class _Hook:
+    """A hook that does nothing in copies of its module, which inherit it, pickled ones included."""
+
+    def __init__(self, module: nn.Module | None, function: Callable[..., None]) -> None:
+        self._module, self._function = module, function
+
+    def __call__(self, module: nn.Module, *arguments: Any) -> None:
+        if module is self._module:
+            self._function(*arguments)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        return _Hook(None, _nothing)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (None, _nothing)
+
+
+def _nothing(*_arguments: Any) -> None:
+    pass
 
 
 def pooled(module: nn.Module, output: Tensor, layout: Layout | None = None) -> Tensor:

@@ -67,6 +67,9 @@ def fingerprint(module: nn.Module, output: Any) -> Tensor | None:
     """
     if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim == 0:
         return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(output):
+        # Inside of torch.vmap and the like, where an axis is hidden.
+        return None
     axis = channel_axis(module, output.ndim)
     values = output.detach().movedim(axis, -1)
     values = values.to(torch.promote_types(values.dtype, torch.float32))
@@ -111,33 +114,38 @@ def find_layouts(
             for number, one in after.items()
             if one is not None and one.shape == before.shape
         }
-        if layout := _layout(number_of, tuple(before.shape), moved):
+        channels = channel_axis(layers[tap[0]], before.ndim)
+        if layout := _layout(number_of, tuple(before.shape), channels, moved):
             layouts[tap] = layout
     return layouts
 
 
 def _layout(
-    examples: int, shape: tuple[int, ...], moved: Mapping[int, Sequence[set[int]]]
+    examples: int,
+    shape: tuple[int, ...],
+    channels: int,
+    moved: Mapping[int, Sequence[set[int]]],
 ) -> Layout | None:
     """Choose the layout that explains all changes and has the fewest places left unchanged."""
+    usual = Layout() if channels != 0 else None
     if not moved:
-        return Layout()
+        return usual
     best, coverage = None, 0.0
     if any(places for axes in moved.values() for places in axes):
-        for layout in _candidates(examples, shape):
+        for layout in _candidates(examples, shape, channels):
             share = _coverage(examples, shape, layout, moved)
             if share > coverage:
                 best, coverage = layout, share
     if best is None and shape[0] == examples:
         # Nothing moved (it is constant), or everything did (examples are mixed).
-        return Layout()
+        return usual
     return best
 
 
-def _candidates(examples: int, shape: tuple[int, ...]) -> Iterator[Layout]:
+def _candidates(examples: int, shape: tuple[int, ...], channels: int) -> Iterator[Layout]:
     for axis, length in enumerate(shape):
         fold, rest = divmod(length, examples)
-        if fold and not rest:
+        if fold and not rest and axis != channels:
             yield Layout(axis, fold)
             if fold > 1:
                 yield Layout(axis, fold, example_first=False)
@@ -166,9 +174,13 @@ def _moved(before: Tensor, after: Tensor) -> list[set[int]]:
     change = (after - before).abs()
     large = change > _NOISE * change.max() if change.numel() else change > 0
     return [
-        set(large.movedim(axis, 0).flatten(1).any(dim=1).nonzero().flatten().tolist())
+        set(_rows(large, axis).any(dim=1).nonzero().flatten().tolist())
         for axis in range(large.ndim)
     ]
+
+
+def _rows(tensor: Tensor, axis: int) -> Tensor:
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
 
 
 def _change(inputs: Inputs, examples: int, number: int) -> Callable[[Tensor], Tensor] | None:

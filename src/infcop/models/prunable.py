@@ -15,7 +15,7 @@ from infcop.models.exclusion import exclusion_reason, unfit
 from infcop.models.kinds import layer_kind
 from infcop.models.unwrap import unwrapped
 
-__all__ = ["Prunable", "find_prunable", "get_parameters", "prunable_layers"]
+__all__ = ["Prunable", "find_prunable", "get_parameters", "memory_key", "prunable_layers"]
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def find_prunable(model: nn.Module) -> Prunable:
     first_names: dict[Hashable, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, _, weight in _candidates(model):
-        if _memory(weight) not in first_names:
+        if memory_key(weight) not in first_names:
             name = f"{layer}.weight" if layer else "weight"
-            first_names[_memory(weight)] = name
+            first_names[memory_key(weight)] = name
             shapes[name] = tuple(weight.shape)
     excluded = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name not in shapes:
-            first = first_names.get(_memory(parameter))
+            first = first_names.get(memory_key(parameter))
             excluded[name] = (
                 f"tied: the same tensor as '{first}', which is pruned"
                 if first is not None
@@ -117,22 +117,23 @@ def prunable_layers(model: nn.Module, prunable: Prunable) -> dict[str, nn.Module
         >>> list(prunable_layers(model, find_prunable(model)))
         ['0', '2']
     """
-    pruned = {_memory(parameter) for parameter in get_parameters(model, prunable.names).values()}
+    pruned = {memory_key(parameter) for parameter in get_parameters(model, prunable.names).values()}
     return {
         layer: module
         for layer, module, weight in _candidates(unwrapped(model))
-        if _memory(weight) in pruned
+        if memory_key(weight) in pruned
     }
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     for layer, module in model.named_modules():
-        weight = module._parameters.get("weight")
-        if layer_kind(module) and weight is not None and unfit(weight) is None:
+        # Scripted modules have no kind, and no dictionary of parameters either.
+        weight = module._parameters.get("weight") if layer_kind(module) else None
+        if weight is not None and unfit(weight) is None:
             yield layer, module, weight
 
 
-def _memory(parameter: nn.Parameter) -> Hashable:
+def memory_key(parameter: nn.Parameter) -> Hashable:
     """Return equal keys for parameters that are the same tensor or occupy the same memory."""
     if is_lazy(parameter) or parameter.layout != torch.strided or parameter.data_ptr() == 0:
         return id(parameter)
@@ -142,6 +143,11 @@ def _memory(parameter: nn.Parameter) -> Hashable:
 def _check(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(f"find_prunable: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "find_prunable: expected a model of Python modules, got a scripted one, whose layers "
+            "can't be told apart; pass the model that it was made from"
+        )
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ModelError(
@@ -156,7 +162,7 @@ def _check(model: nn.Module) -> None:
                 f"'{name}'; convert with model.float() and use precision=\"bf16-mixed\""
             )
     for name, module in model.named_modules():
-        for own_name in module._parameters:
+        for own_name, _ in module.named_parameters(recurse=False):
             tensor = own_name.removesuffix("_orig")
             if tensor != own_name and f"{tensor}_mask" in module._buffers:
                 raise ModelError(

@@ -51,6 +51,8 @@ class Run:
         self.model = model
         self.wrapped = engine.wrap(model)
         self.edges = edges
+        self.window = 0
+        """Training steps before a reading that flow is read from, with that source."""
         self.prunable, self.record, self.store, self.progress = prunable, record, store, progress
         self.masks = Masks.full(prunable.shapes)
         self.enforcer = MaskEnforcer(self.parameters, self.masks)

@@ -13,7 +13,7 @@ from infcop.rewinding.snapshot import Snapshot
 from infcop.training.phase import Phase
 from infcop.training.recipe import learning_rate
 
-__all__ = ["rewind_values", "train_dense"]
+__all__ = ["dense_places", "reference_place", "rewind_values", "train_dense"]
 
 
 def train_dense(run: Run) -> None:
@@ -22,7 +22,7 @@ def train_dense(run: Run) -> None:
     if reached(run.record.dense, config.dense.passes):
         return
     phase = run.resume_phase(_dense_phase(run))
-    stops = marks(phase, config.levels.unit, config.dense.passes, also=_places(run))
+    stops = marks(phase, config.levels.unit, config.dense.passes, also=dense_places(run))
     run.progress.begin("dense network", stops[-1], phase.step)
     place = snapshot_place(config.method.rewind, config.dense.warmup)
     if phase.step == 0 and place == 0:
@@ -44,7 +44,7 @@ def rewind_values(run: Run) -> dict[str, Tensor]:
 
 
 def _train_and_read(run: Run, phase: Phase, stop: int) -> None:
-    is_reference = stop == phase.steps_at(_reference_place(run))
+    is_reference = stop == phase.steps_at(reference_place(run))
     flow = is_reference or stop == phase.steps_at(run.config.dense.passes)
     reading = train_and_read(run, "dense", phase, stop, flow=flow)
     run.update(dense=add_reading(run.record.dense, reading, run.lap()))
@@ -69,16 +69,17 @@ def _dense_phase(run: Run) -> Phase:
     )
 
 
-def _reference_place(run: Run) -> int:
+def reference_place(run: Run) -> int:
+    """Return the passes after which the reference is read."""
     dense = run.config.dense
     return dense.warmup if run.config.method.reference == "warm-up" else dense.passes
 
 
-def _places(run: Run) -> list[int]:
+def dense_places(run: Run) -> list[int]:
     """Return the passes at which something is kept, beside those of the unit."""
     warmup = run.config.dense.warmup
     place = snapshot_place(run.config.method.rewind, warmup)
-    return [kept for kept in (place, _reference_place(run), warmup) if kept]
+    return [kept for kept in (place, reference_place(run), warmup) if kept]
 
 
 def _keep_rewind_values(run: Run) -> None:

@@ -17,7 +17,7 @@ from infcop.flow.reading import FlowReading
 from infcop.models.calling import Inputs
 from infcop.models.graph import LayerGraph, trace_graph
 from infcop.models.kinds import channel_axis
-from infcop.models.prunable import Prunable, get_parameters, prunable_layers
+from infcop.models.prunable import Prunable, get_parameters, memory_key, prunable_layers
 
 __all__ = ["Traced", "correlations", "measured_edges", "measured_layers", "traced_model"]
 
@@ -53,10 +53,10 @@ def traced_model(model: nn.Module, prunable: Prunable, inputs: Inputs, examples:
     with _recorded(layers) as returned:
         graph = trace_graph(model, inputs, prunable, examples=examples)
     # The trace runs the model more than once; its first pass gave the calls of the graph.
-    shapes = {tap: shape for tap, shape in zip(graph.calls, returned, strict=False) if shape}
+    shapes = {tap: shape for tap in graph.calls if (shape := returned.get(tap)) is not None}
     weights = get_parameters(model, prunable.names)
-    names = {parameter.data_ptr(): name for name, parameter in weights.items()}
-    parameters = {name: names[_weight(layer).data_ptr()] for name, layer in layers.items()}
+    names = {memory_key(parameter): name for name, parameter in weights.items()}
+    parameters = {name: names[memory_key(_weight(layer))] for name, layer in layers.items()}
     return Traced(layers, parameters, prunable.names, graph, shapes)
 
 
@@ -117,6 +117,7 @@ def _numbers(chosen: Edges, reading: FlowReading) -> dict[Edge, dict[str, Any]]:
         "signed": reading.flows["information.signed"],
         "absolute": reading.flows["information.absolute"],
         "effective_rank": effective_rank(moments),
+        "samples": [moments.parts[edge].n for edge in chosen.edges],
         "widths": [tuple(moments.parts[edge].cxy.shape) for edge in chosen.edges],
         "signed_error": reading.standard_errors.get("information.signed"),
         "absolute_error": reading.standard_errors.get("information.absolute"),
@@ -145,19 +146,25 @@ def _units(traced: Traced, name: str) -> int | None:
     return None if shape is None else shape[channel_axis(traced.layers[name], len(shape))]
 
 
-def _weight(layer: nn.Module) -> Tensor:
+def _weight(layer: nn.Module) -> nn.Parameter:
     return layer.get_parameter("weight")
 
 
 @contextmanager
-def _recorded(layers: Mapping[str, nn.Module]) -> Iterator[list[Shape | None]]:
+def _recorded(layers: Mapping[str, nn.Module]) -> Iterator[dict[Tap, Shape | None]]:
     """Note the shape of whatever the layers return, call by call."""
-    returned: list[Shape | None] = []
+    returned: dict[Tap, Shape | None] = {}
+    calls: Counter[str] = Counter()
 
-    def note(_layer: nn.Module, _inputs: Any, output: Any) -> None:
-        returned.append(tuple(output.shape) if isinstance(output, Tensor) else None)
+    def noting(name: str) -> Any:
+        def note(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else None
+            returned[name, calls[name]] = shape
+            calls[name] += 1
 
-    handles = [layer.register_forward_hook(note) for layer in layers.values()]
+        return note
+
+    handles = [layer.register_forward_hook(noting(name)) for name, layer in layers.items()]
     try:
         yield returned
     finally:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Protocol
 
-from infcop.training.phase import Phase
-
-__all__ = ["marks"]
+__all__ = ["Clock", "marks"]
 
 
-def marks(phase: Phase, unit: float, end: float, also: Iterable[float] = ()) -> list[int]:
+class Clock(Protocol):
+    """What knows how many steps a pass has; a training phase does."""
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Return the steps of a pass."""
+        ...
+
+    def steps_at(self, passes: float) -> int:
+        """Return the first step at which so many passes are made."""
+        ...
+
+
+def marks(phase: Clock, unit: float, end: float, also: Iterable[float] = ()) -> list[int]:
     """Return the steps, in order, at which a phase of ``end`` passes is read.
 
     Every multiple of ``unit`` passes, the places in ``also`` that lie inside, and the end; each at

@@ -31,7 +31,7 @@ from infcop.models.prunable import find_prunable, get_parameters
 from infcop.models.unwrap import unwrapped
 from infcop.pipeline.findings import correlations, measured_edges, measured_layers, traced_model
 from infcop.pipeline.measurement import Measurement
-from infcop.pipeline.probe import take_probe
+from infcop.pipeline.probe import batch_to_trace, take_probe
 from infcop.tasks.base import Task
 from infcop.training.engine import Engine
 
@@ -97,14 +97,15 @@ def measure(
         >>> [(layer.name, layer.kind, layer.shape) for layer in measurement.layers]
         [('0', 'Linear', (16, 4)), ('2', 'Linear', (2, 16))]
     """
-    _check(task, kinds, examples)
+    _check(task, kinds, examples, edges, seed)
     inner = unwrapped(model)
     prunable = find_prunable(inner)
     engine = _engine(inner, device)
     inner = _placed(inner, engine.device)
     with preserved_rng():
         probe = [engine.move(batch) for batch in take_probe(task, examples, seed)]
-        traced = traced_model(inner, prunable, task.inputs(probe[0]), task.batch_size(probe[0]))
+        batch = batch_to_trace(probe, task)
+        traced = traced_model(inner, prunable, task.inputs(batch), task.batch_size(batch))
     asked = edges if isinstance(edges, str) else tuple(edges)
     chosen, notes = _chosen(traced.graph, asked, kinds)
     reading = _read(
@@ -119,6 +120,7 @@ def measure(
         keep_moments=bool(chosen.edges),
         standard_errors=standard_errors and bool(chosen.edges),
     )
+    notes += _partial(reading, chosen)
     record = MeasurementRecord(
         model=name or type(inner).__name__,
         examples=reading.examples,
@@ -138,11 +140,25 @@ def measure(
     return Measurement(record, correlations(reading) if matrices else None)
 
 
-def _check(task: Task, kinds: Collection[str], examples: int | None) -> None:
+def _check(
+    task: Task,
+    kinds: Collection[str],
+    examples: int | None,
+    edges: str | Sequence[str],
+    seed: int,
+) -> None:
     if isinstance(kinds, str) or not kinds or not set(kinds) <= {"information", "gradient"}:
         raise FlowError(
             "measure: expected kinds to hold 'information', 'gradient' or both, got "
             f"{kinds!r}; give a list or set of these names"
+        )
+    if not isinstance(edges, str | tuple | list) or not all(isinstance(n, str) for n in edges):
+        raise FlowError(
+            f"measure: expected edges to be 'graph', 'main-path' or names of layers, got {edges!r}"
+        )
+    if type(seed) is not int or not (examples is None or type(examples) is int):
+        raise ConfigError(
+            f"measure: expected whole numbers, got seed={seed!r} and examples={examples!r}"
         )
     if examples is not None and examples < 2:
         raise ConfigError(
@@ -201,6 +217,25 @@ def _chosen(
     return chosen, [
         f"{len(lost)} of {len(graph.edges)} edges were not measured, as an output has no place for "
         f"the examples: {names}{', ...' if len(lost) > 3 else ''}"
+    ]
+
+
+def _partial(reading: FlowReading, chosen: Edges) -> list[str]:
+    """Say which edges were not reached by all of the examples."""
+    if reading.moments is None:
+        return []
+    few = {
+        edge: part.n
+        for edge, part in reading.moments.parts.items()
+        if part.n < reading.examples * len(chosen.calls(edge))
+    }
+    if not few:
+        return []
+    names = ", ".join(f"{' -> '.join(edge)} ({n})" for edge, n in list(few.items())[:3])
+    return [
+        f"{len(few)} edges were measured on fewer samples than the {reading.examples} examples "
+        f"give, as their layers did not run for every batch: {names}"
+        f"{', ...' if len(few) > 3 else ''}"
     ]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from infcop.core.config import RunConfig
 from infcop.core.validation import merged
 from infcop.errors import ConfigError, RunFolderError
+from infcop.flow.meter import FlowKind
 from infcop.models.zoo import ZOO
 from infcop.pipeline.configure import resolve_config
 from infcop.pipeline.measure import measure
@@ -28,6 +29,7 @@ def measure_named(
     overrides: Iterable[str] = (),
     *,
     weights: Path | None = None,
+    kinds: Sequence[str] = ("information", "gradient"),
 ) -> Measurement:
     """Measure a model of the zoo, one that a factory makes, or the sparse one of a finished run.
 
@@ -36,6 +38,7 @@ def measure_named(
         settings: What differs from the defaults of a ``RunConfig``, or from those of the run.
         overrides: Words such as ``model.options.width=2``, applied last.
         weights: A safetensors file; by default the weights are drawn with the seed.
+        kinds: Which flow to measure.
 
     Raises:
         ConfigError: A setting, the model or the data set is unknown.
@@ -56,17 +59,17 @@ def measure_named(
         if weights is not None:
             load_weights(workload.model, weights)
         source = f"drawn with seed {config.seed}" if weights is None else f"of '{weights}'"
-        return _measured(workload, config, source)
+        return _measured(workload, config, source, kinds)
     if weights is not None:
         raise ConfigError(
             f"measure: '{folder}' is a run folder, which holds weights of its own; leave --weights "
             "out, or name the model"
         )
-    return _measured_run(folder, settings, overrides)
+    return _measured_run(folder, settings, overrides, kinds)
 
 
 def _measured_run(
-    folder: Path, settings: Mapping[str, Any], overrides: Iterable[str]
+    folder: Path, settings: Mapping[str, Any], overrides: Iterable[str], kinds: Sequence[str]
 ) -> Measurement:
     record = load_record(folder)
     if record.outcome is None:
@@ -83,11 +86,15 @@ def _measured_run(
     workload = build_workload(config)
     result = Result(workload.model, RunStore(folder), record)
     sparse = Workload(result.model, workload.task, workload.split)
-    return _measured(sparse, config, f"of the sparse network in '{folder}'", result)
+    return _measured(sparse, config, f"of the sparse network in '{folder}'", kinds, result)
 
 
 def _measured(
-    workload: Workload, config: RunConfig, source: str, result: Result | None = None
+    workload: Workload,
+    config: RunConfig,
+    source: str,
+    kinds: Sequence[str],
+    result: Result | None = None,
 ) -> Measurement:
     flow = config.method.flow
     found = measure(
@@ -95,6 +102,7 @@ def _measured(
         workload.task,
         examples=config.probe_examples,
         edges=flow.edges,
+        kinds=cast("Sequence[FlowKind]", kinds),
         gradient=flow.gradient,
         masks=None if result is None else result.masks,
         seed=config.seed,

@@ -36,7 +36,9 @@ def measure_settings(
         "training": {"batch_size": batch_size},
         "method": {
             "flow": {
-                "edges": (edges or "graph") if whole else str(edges).split(","),
+                "edges": (edges or "graph")
+                if whole
+                else [name.strip() for name in str(edges).split(",")],
                 "gradient": gradient or "full",
             }
         },

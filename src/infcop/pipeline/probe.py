@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
@@ -12,7 +12,7 @@ from infcop.errors import DataError
 from infcop.tasks.base import Loader, Task
 from infcop.training.order import ordered
 
-__all__ = ["take_probe"]
+__all__ = ["batch_to_trace", "take_probe"]
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -46,6 +46,11 @@ def take_probe(task: Task, examples: int | None, seed: int) -> list[Any]:
             "correlation over examples. Give more training data or another probe_loader"
         )
     return batches
+
+
+def batch_to_trace(batches: Sequence[Any], task: Task) -> Any:
+    """Return the first batch with two examples: with one it can't be seen where examples are."""
+    return next((batch for batch in batches if task.batch_size(batch) > 1), batches[0])
 
 
 def _shuffles(loader: Loader) -> bool:

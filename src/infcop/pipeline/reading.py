@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -119,16 +118,8 @@ def _watched(run: Run, phase: Phase, stop: int) -> tuple[float, FlowReading]:
             watches.append(one)
             yield one
 
-    loss = phase.advance(stop, watch=watch(), watched=_window(run, phase))
+    loss = phase.advance(stop, watch=watch(), watched=run.window)
     return loss, watches[0].reading(strict=False)
-
-
-def _window(run: Run, phase: Phase) -> int:
-    """Return how many steps hold as many examples as a probe does."""
-    examples = run.config.probe_examples
-    per_step = run.record.data.train / phase.steps_per_pass
-    # At least two, as correlations need two examples and a batch may hold one.
-    return phase.steps_per_pass if examples is None else max(math.ceil(examples / per_step), 2)
 
 
 def _meter(run: Run) -> FlowMeter:

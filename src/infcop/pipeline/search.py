@@ -25,6 +25,7 @@ from infcop.core.rng import preserved_rng
 from infcop.core.validation import validated
 from infcop.errors import InfcopError, ModelError, NoEffectWarning, TrainingError
 from infcop.methods import resolve_method
+from infcop.models.unwrap import unwrapped
 from infcop.pipeline.progress import LoggedProgress, Progress
 from infcop.pipeline.result import Result
 from infcop.pipeline.run import execute
@@ -190,6 +191,11 @@ def _copied(model: nn.Module) -> nn.Module:
         raise ModelError(
             "search: expected the module itself, got what torch.compile made of it; pass "
             "model._orig_mod, and compile the sparse model that comes back"
+        )
+    if unwrapped(model) is not model:
+        raise ModelError(
+            f"search: expected the module itself, got it wrapped in {type(model).__name__}; pass "
+            "model.module, and wrap the sparse model that comes back"
         )
     try:
         working = copy.deepcopy(model)

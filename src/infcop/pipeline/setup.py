@@ -18,11 +18,12 @@ from infcop.errors import ConfigError, FlowError
 from infcop.models.graph import LayerGraph, select_edges, trace_graph
 from infcop.models.prunable import Prunable, find_prunable
 from infcop.pipeline.context import Run
-from infcop.pipeline.probe import take_probe
+from infcop.pipeline.probe import batch_to_trace, take_probe
 from infcop.pipeline.progress import Progress
 from infcop.pipeline.settings import written
 from infcop.pipeline.store import RunStore
 from infcop.pipeline.trial import check_task, try_out
+from infcop.pipeline.window import training_window
 from infcop.rewinding.policy import schedule_start
 from infcop.stopping.build import needed_flows
 from infcop.tasks.base import Loader, Task
@@ -55,7 +56,7 @@ def prepare(
     probe = take_probe(task, config.probe_examples, config.seed)
     metrics = try_out(model, task, engine, probe[0])
     _check_precision(config)
-    batch = engine.move(probe[0])
+    batch = engine.move(batch_to_trace(probe, task))
     graph = trace_graph(model, task.inputs(batch), prunable, examples=task.batch_size(batch))
     edges = _edges(graph, config)
     record = RunRecord(
@@ -87,6 +88,8 @@ def prepare(
         progress=progress,
     )
     _warn_of_small_rate(run)
+    if config.method.flow.source == "training":
+        run.window = training_window(run)
     return run
 
 
@@ -130,11 +133,11 @@ def _check_precision(config: SearchConfig) -> None:
     """An adaptive probe needs one distance whose precision it can ask for."""
     compared = sorted(needed_flows(config.method.stop))
     information = [name for name in compared if name.startswith("information")]
-    if config.method.flow.precision is not None and (len(compared) > 1 or compared != information):
+    if config.method.flow.precision is not None and (len(compared) != 1 or not information):
         raise ConfigError(
             "method.flow.precision: expected a stop rule that compares one kind of information "
-            f"flow, got one that compares {', '.join(compared)}; leave precision out to read the "
-            "whole probe"
+            f"flow, got one that compares {', '.join(compared) or 'none'}; leave precision out to "
+            "read the whole probe"
         )
 
 

@@ -297,7 +297,7 @@ class Writing(nn.Module):
 def test_a_model_that_writes_to_its_parameters_is_told_so():
     model = Writing()
     flow = FlowMeter(model, edges=[("one", "two")], kinds=["information"])
-    with pytest.raises(FlowError, match=r"writes to its parameters \['scale'\] in evaluation mode"):
+    with pytest.raises(ModelError, match=r"writes to its parameters \['scale'\] while it is evaluated"):
         flow.read(TASK, [(torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))])
     assert not any(module._forward_hooks for module in model.modules())
 
