@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from infcop.errors import FlowError
+from infcop.errors import FlowError, ModelError
 from infcop.flow.meter import FlowMeter
 from infcop.flow.moments import CoMoments, EdgeMoments
 from infcop.flow.sampling import Precision
@@ -297,7 +297,9 @@ class Writing(nn.Module):
 def test_a_model_that_writes_to_its_parameters_is_told_so():
     model = Writing()
     flow = FlowMeter(model, edges=[("one", "two")], kinds=["information"])
-    with pytest.raises(ModelError, match=r"writes to its parameters \['scale'\] while it is evaluated"):
+    with pytest.raises(
+        ModelError, match=r"writes to its parameters \['scale'\] while it is evaluated"
+    ):
         flow.read(TASK, [(torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))])
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -543,7 +543,7 @@ def test_folded_windows_and_time_first_are_measured_by_example():
         matrix = slow_correlation(inside.mean(1), model.across(inside.relu()).mean(1))
     assert reading.flows["information.signed"] == pytest.approx((matrix.mean(),), abs=1e-12)
     wrong = FlowMeter(model, edges=[edge], kinds=["information"])
-    with pytest.raises(FlowError, match="expected 7 examples in the output of layer .inside."):
+    with pytest.raises(FlowError, match=r"expected 7 examples in the output of layer .inside."):
         wrong.read(TASK, batches)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from infcop.errors import FlowError
+from infcop.errors import ModelError
 from infcop.flow.undisturbed import undisturbed
 
 
@@ -117,7 +117,7 @@ def test_a_parameter_written_to_is_named_once_the_rest_is_restored():
             model["counting"](torch.zeros(1))
             model["fc"].weight.add_(1)
 
-    with pytest.raises(FlowError, match=r"parameters \['fc.weight'\] in evaluation mode"):
+    with pytest.raises(ModelError, match=r"parameters \['fc.weight'\] while it is evaluated"):
         write()
     assert model["counting"].written.tolist() == [0, 0]
     assert model.training
