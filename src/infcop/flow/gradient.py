@@ -175,15 +175,16 @@ class FullGradient:
 
     def norm(self) -> tuple[float, ...]:
         """Return the norms, in the order of the tensors."""
-        return tuple(float(gradient_norm(gradient)) for gradient in self._gradients())
+        return tuple(float(gradient_norm(total)) / self.count for total in self._kept())
 
     def mean(self) -> tuple[float, ...]:
         """Return the mean absolute entries, in the order of the tensors."""
-        return tuple(float(gradient_mean(gradient)) for gradient in self._gradients())
+        return tuple(float(gradient_mean(total)) / self.count for total in self._kept())
 
-    def _gradients(self) -> Iterator[Tensor]:
+    def _kept(self) -> Iterator[Tensor]:
+        # Divided by the count at the end: as many numbers as tensors instead of entries.
         for name, total in self._sums.items():
-            yield self._pruned.taken_out(name, total / self.count)
+            yield self._pruned.taken_out(name, total)
 
 
 class PerBatchGradient:
