@@ -427,9 +427,7 @@ def _table(device: str, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
             epochs = replace(epochs, steps=epochs.steps * 8, window=epochs.window * 8)
         found = _training(name, epochs, device)
         details[f"training {name}"] = {"epoch": vars(epochs), **found}
-        figures[f"training_source_ratio_{_key(name)}"] = found[HEADLINES.get(name, HEADLINE)][
-            "ratio"
-        ]
+        figures[f"training_source_ratio_{_key(name)}"] = found[HEADLINE]["ratio"]
         for label, numbers in found.items():
             _say(f"{device} epoch, {label} / plain, {name}", numbers)
     for name, repeats in (("lenet-300-100", 15), ("resnet-20", 7), ("vgg-16", 2)):
