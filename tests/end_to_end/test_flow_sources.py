@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ from torch import nn
 
 import infcop
 from infcop.core.records import Reading, RunRecord
-from infcop.errors import ConfigError
+from infcop.errors import ConfigError, InfcopWarning, ModelError
 from infcop.pipeline.search import search as search_function
-from tests.end_to_end.conftest import SHORT, Interrupting, Search, Unplugged, toy_model, toy_task
+from tests.end_to_end.conftest import (
+    SHORT,
+    Interrupting,
+    Search,
+    Unplugged,
+    toy_batches,
+    toy_model,
+    toy_task,
+)
 from tests.end_to_end.test_search import same_tensors, without_time
 
 STOP: dict[str, Any] = {"rule": "information-flow", "epsilon": 1e-9, "statistic": "absolute"}
@@ -59,6 +68,54 @@ def test_only_the_last_examples_before_a_reading_are_listened_to(search: Search)
     record = search(method=method(source="training"), probe_examples=40).record
     read = [reading for reading in readings(record) if reading.flows]
     assert {reading.probe_examples for reading in read} == {48}, "three batches of 16"
+
+
+def test_a_rule_that_names_a_place_close_to_a_reading_shortens_every_window(search: Search) -> None:
+    """Readings over unlike numbers of examples differ by that alone."""
+    stop = {"rule": "at-least", "passes": 7 / 6, "of": STOP}
+    chosen = {**method(source="training"), "stop": stop}
+    with pytest.warns(InfcopWarning, match=r"the last 1 training steps .* multiples of levels"):
+        record = search(method=chosen).record
+    read = [reading for reading in readings(record) if reading.flows]
+    assert {reading.passes for reading in read if reading.phase == "level"} == {1.0, 7 / 6, 2.0}
+    assert {reading.probe_examples for reading in read} == {16}
+    assert any("the last 1 training steps" in warning for warning in record.warnings)
+
+
+def test_a_stretch_with_one_example_decides_nothing_and_the_level_goes_on(tmp_path: Path) -> None:
+    """Read after each of two batches, the first of them with one example."""
+    inputs, labels = toy_batches(1, 33)[0]
+    batches = list(zip(inputs.split([1, 32]), labels.split([1, 32]), strict=True))
+    task = infcop.Classification(batches, toy_batches(1, seed=1))
+    settings = {
+        **SHORT,
+        "method": method(source="training"),
+        "levels": {"max_passes": 2, "unit": 0.5},
+    }
+    with pytest.warns(InfcopWarning, match="flow is not finite in '5', '7'"):
+        record = search_function(toy_model(), task, run_dir=tmp_path / "r", **settings).record
+    assert record.outcome is not None
+    for level in record.levels:
+        one = [r for r in level.readings if r.flows and r.probe_examples == 1]
+        more = [r for r in level.readings if r.flows and r.probe_examples == 32]
+        assert [reading.passes for reading in one] == [0.5, 1.5]
+        assert [reading.passes for reading in more] == [1.0, 2.0]
+        for reading in one:
+            entries = [value for vector in reading.flows.values() for value in vector]
+            assert entries
+            assert not any(map(math.isfinite, entries))
+        assert level.readings[-1].passes == 2.0
+    assert infcop.load_record(tmp_path / "r").outcome == record.outcome
+
+
+def test_readings_without_flow_come_from_no_source(search: Search) -> None:
+    for source in ("probe", "training"):
+        record = search(method=method(source=source)).record
+        taken = readings(record)
+        assert any(reading.flows for reading in taken)
+        for reading in taken:
+            assert reading.source == (source if reading.flows else None)
+            assert bool(reading.probe_examples) == bool(reading.flows)
 
 
 def test_gradient_flow_from_training(search: Search) -> None:
@@ -125,6 +182,19 @@ def test_what_precision_cannot_go_with(search: Search) -> None:
         search(method=method(source="training", precision=0.1))
     with pytest.raises(ConfigError, match=r"one kind of information flow, got .* gradient\.norm"):
         search(method={**method(precision=0.1), "stop": {"rule": "gradient-flow", "epsilon": 1}})
+    with pytest.raises(ConfigError, match="got one that compares none; leave precision out"):
+        search(method={**method(precision=0.1), "stop": {"rule": "fixed-budget"}})
+
+
+def test_a_wrapped_model_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"wrapped in DataParallel; pass model\.module"):
+        search_function(
+            nn.DataParallel(toy_model()),
+            toy_task(),
+            run_dir=tmp_path / "r",
+            progress=Interrupting(0),
+            **{**SHORT, "method": method(source="training")},
+        )
 
 
 def test_a_non_finite_reading_is_warned_of_by_layer_and_batch(tmp_path: Path) -> None:
@@ -143,7 +213,7 @@ def test_a_non_finite_reading_is_warned_of_by_layer_and_batch(tmp_path: Path) ->
     probe = [(x.clone(), y) for x, y in task.train_loader]
     probe[2][0][5] = 7
     task.probe_loader = probe
-    with pytest.warns(infcop.errors.InfcopWarning, match=r"not finite in '0' \(batch 2\)"):
+    with pytest.warns(InfcopWarning, match=r"not finite in '0' \(batch 2\)"):
         record = search_function(
             model,
             task,

@@ -75,13 +75,17 @@ def _renormalised(model: nn.Module) -> Iterator[Tensor]:
             yield module.weight
 
 
-def _mark(parameter: Tensor) -> int:
-    """Return a number that changes with any of the bits: writes may leave no other trace."""
+def _mark(parameter: Tensor) -> tuple[int, ...]:
+    """Return numbers that hardly any change leaves alone: writes may leave no other trace."""
+    version = 0 if parameter.is_inference() else parameter._version
     if parameter.layout != torch.strided or not parameter.is_floating_point():
-        return parameter._version
+        return (version,)
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     bits = parameter.detach().view(whole[parameter.element_size()])
-    return int(bits.sum(dtype=torch.int64))
+    bits = bits.reshape(len(bits) if bits.ndim > 1 else 1, -1)
+    # Weighted by their places, so that exchanged entries and changed signs show as well.
+    sums = (bits.sum(dim=axis, dtype=torch.int64) for axis in (0, 1))
+    return (version, *(int((one * torch.arange(1, len(one) + 1).to(one)).sum()) for one in sums))
 
 
 def _rebind(present: MutableMapping[str, Any], before: dict[str, Any]) -> None:

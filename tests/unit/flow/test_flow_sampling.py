@@ -10,6 +10,7 @@ from infcop.flow.information import absolute_mean, signed_mean
 from infcop.flow.sampling import (
     STATISTICS,
     Precision,
+    bias_bounds,
     covariances,
     distance_error,
     standard_errors,
@@ -126,6 +127,44 @@ def test_errors_of_the_absolute_mean_of_independent_channels_are_too_large_never
     repeats = [vectors(independent(seed), PAIR)["information.absolute"] for seed in range(200)]
     promised = errors_of(streamed(independent(0), PAIR), PAIR)["information.absolute"]
     assert np.std(repeats) < promised[0] < 3 * np.std(repeats)
+
+
+@pytest.mark.parametrize("examples", [50, 400])
+def test_bias_bounds_of_independent_channels_are_the_whole_absolute_mean(examples):
+    """Few are left out for being clear by chance; 200 samples of 64 pairs tell the mean to 1 %."""
+
+    def moments(seed):
+        generator = np.random.default_rng(seed)
+        rows = {(name, 0): generator.standard_normal((examples, 8)) for name in "ab"}
+        return streamed(rows, PAIR).moments
+
+    drawn = [moments(seed) for seed in range(200)]
+    promised = np.mean([bias_bounds(one).numpy() for one in drawn])
+    assert promised == pytest.approx(np.mean([absolute_mean(one) for one in drawn]), rel=0.05)
+    assert promised == pytest.approx((2 / np.pi / examples) ** 0.5, rel=0.02)
+
+
+def test_clear_correlations_and_dead_channels_have_no_bias_bound():
+    """Only the entries that may be 0 are counted, among all."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((400, 3))
+    clear = {("a", 0): x[:, :2], ("b", 0): x[:, :2] @ np.array([[1.0, 1.0], [1.0, -1.0]])}
+    assert bias_bounds(streamed(clear, PAIR).moments).tolist() == [0]
+    dead = {("a", 0): x[:, :1], ("b", 0): np.full((400, 2), 3.0)}
+    assert bias_bounds(streamed(dead, PAIR).moments).tolist() == [0]
+    # One of three consumer channels follows the producer, one is dead, and one has nothing to do
+    # with it.
+    mixed = np.stack([x[:, 0], np.ones(400), x[:, 1]], axis=1)
+    bound = bias_bounds(streamed({("a", 0): x[:, :1], ("b", 0): mixed}, PAIR).moments)
+    assert bound.tolist() == pytest.approx([(2 / np.pi / 400) ** 0.5 / 3])
+
+
+def test_every_edge_has_a_bias_bound_of_its_own():
+    rows = draw(400)
+    rows["c", 0] = np.random.default_rng(9).standard_normal((400, 2))
+    bounds = bias_bounds(streamed(rows).moments)
+    assert bounds[0] == 0
+    assert bounds[1] > 0
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 500])
