@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import flow_sources
+from benchmarks import flow_cost, flow_sources
 from benchmarks.first_run import REWINDS, markdown
 
 ROOT = Path(__file__).parents[2]
@@ -29,3 +29,14 @@ def test_the_distances_between_sources_are_the_committed_ones() -> None:
     page = (ROOT / "docs" / "decisions" / "0010-two-sources-of-flow.md").read_text(encoding="utf-8")
     assert flow_sources.markdown(result["details"]) in page
     assert f"`{result['command']}`" in page
+
+
+def test_the_cost_of_measuring_is_the_committed_one() -> None:
+    file = ROOT / "benchmarks" / "results" / "flow_cost.json"
+    result = json.loads(file.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert flow_cost.markdown(result["details"]) in page
+    for name, label in flow_cost.HEADLINES.items():
+        key = f"training_source_ratio_{name.replace('-', '').replace('lenet300100', 'lenet300')}"
+        measured = result["details"][f"training {name}"][label]["ratio"]
+        assert result["figures"][key] == round(measured, 4)
