@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from infcop.core.measurement import MeasurementRecord
 from infcop.report.graph_page import write_graph
-from tests.reference.browser import chromium_or_skip, run_chromium
+from tests.reference.browser import chromium_or_skip, look, run_chromium
 from tests.reference.measurements import (
     HOSTILE,
     dense_edges,
@@ -75,25 +71,11 @@ def chromium() -> str:
     return chromium_or_skip()
 
 
-def look(chromium: str, folder: Path, page: Path) -> dict[int, dict[str, Any]]:
-    """Return what the page looks like at each width."""
-    frames = folder / "frames.html"
-    frames.write_text(FRAMES.replace("PAGE", page.name), encoding="utf-8")
-    dom = run_chromium(
-        chromium, folder / "profile", frames, "--window-size=1700,2000", "--dump-dom"
-    )
-    found = re.search(r'data-reports="([^"]*)"', dom)
-    assert found, "the page was never looked at"
-    reports = {int(width): seen for width, seen in json.loads(unescape(found.group(1))).items()}
-    assert sorted(reports) == sorted(WIDTHS)
-    return reports
-
-
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_page_shows_its_graph_and_fits(chromium: str, tmp_path: Path, name: str) -> None:
     record = RECORDS[name]
     page = write_graph(record, tmp_path / "net.html")
-    for width, seen in look(chromium, tmp_path, page).items():
+    for width, seen in look(chromium, tmp_path, page, FRAMES, WIDTHS).items():
         assert seen["nodes"] == len(record.layers)
         assert seen["links"] == len(record.edges)
         assert seen["drawn"]
@@ -106,7 +88,7 @@ def test_the_page_shows_its_graph_and_fits(chromium: str, tmp_path: Path, name: 
 
 def test_a_drawing_that_is_too_wide_scrolls_by_itself(chromium: str, tmp_path: Path) -> None:
     page = write_graph(RECORDS["dense"], tmp_path / "net.html")
-    seen = look(chromium, tmp_path, page)
+    seen = look(chromium, tmp_path, page, FRAMES, WIDTHS)
     assert seen[390]["wide"]
     assert not seen[1200]["wide"]
     assert seen[390]["graph"] == seen[1200]["graph"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import pytest
 
 from infcop.report.page import write_report
-from tests.reference.browser import chromium_or_skip, run_chromium
+from tests.reference.browser import chromium_or_skip, look, run_chromium
 from tests.reference.records import make_record
 
 RECORDS: dict[str, dict[str, Any]] = {
@@ -63,20 +60,6 @@ def chromium() -> str:
     return chromium_or_skip()
 
 
-def look(chromium: str, folder: Path, page: Path) -> dict[int, dict[str, Any]]:
-    """Return what the page looks like at each width."""
-    frames = folder / "frames.html"
-    frames.write_text(FRAMES.replace("PAGE", page.name), encoding="utf-8")
-    dom = run_chromium(
-        chromium, folder / "profile", frames, "--window-size=1700,2000", "--dump-dom"
-    )
-    found = re.search(r'data-reports="([^"]*)"', dom)
-    assert found, "the page never finished drawing"
-    reports = {int(width): seen for width, seen in json.loads(unescape(found.group(1))).items()}
-    assert sorted(reports) == sorted(WIDTHS)
-    return reports
-
-
 class Plots(HTMLParser):
     """For each element with the class ``plot``, how many SVG drawings lie inside it."""
 
@@ -111,7 +94,7 @@ class Plots(HTMLParser):
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_page_draws_everything_and_fits(chromium: str, tmp_path: Path, name: str) -> None:
     page = write_report(make_record(**RECORDS[name]), tmp_path / "report.html", title=name)
-    for width, seen in look(chromium, tmp_path, page).items():
+    for width, seen in look(chromium, tmp_path, page, FRAMES, WIDTHS).items():
         assert seen["errors"] == ""
         assert int(seen["figures"]) == seen["declared"] == seen["withSvg"] > 0
         assert seen["title"].startswith(name)
@@ -137,7 +120,7 @@ def test_a_broken_figure_is_reported(chromium: str, tmp_path: Path) -> None:
     page = write_report(make_record(levels=1), tmp_path / "report.html")
     text = page.read_text(encoding="utf-8").replace('id="plot-density"', 'id="plot-elsewhere"')
     page.write_text(text, encoding="utf-8")
-    seen = look(chromium, tmp_path, page)[1200]
+    seen = look(chromium, tmp_path, page, FRAMES, WIDTHS)[1200]
     assert seen["errors"] != ""
     assert int(seen["figures"]) == seen["declared"] - 1
 

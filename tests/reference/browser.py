@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-__all__ = ["chromium_or_skip", "run_chromium"]
+__all__ = ["chromium_or_skip", "look", "run_chromium"]
 
 
 def chromium_or_skip() -> str:
@@ -43,3 +48,28 @@ def run_chromium(chromium: str, profile: Path, page: Path, *options: str) -> str
     ]
     done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     return done.stdout.decode("utf-8", "replace")
+
+
+def look(
+    chromium: str, folder: Path, page: Path, frames: str, widths: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """Return what a page looks like at each width.
+
+    Args:
+        chromium: The browser.
+        folder: That of the page; the frames are written beside it.
+        page: The page.
+        frames: HTML with a frame for each width, in which PAGE stands for the page, and a script
+            that leaves what it sees in ``data-reports``.
+        widths: Those of the frames.
+    """
+    around = folder / "frames.html"
+    around.write_text(frames.replace("PAGE", page.name), encoding="utf-8")
+    dom = run_chromium(
+        chromium, folder / "profile", around, "--window-size=1700,2000", "--dump-dom"
+    )
+    found = re.search(r'data-reports="([^"]*)"', dom)
+    assert found, "the page was never looked at"
+    reports = {int(width): seen for width, seen in json.loads(unescape(found.group(1))).items()}
+    assert sorted(reports) == sorted(widths)
+    return reports

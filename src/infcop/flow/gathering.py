@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from infcop.core.records import Flow
 from infcop.errors import FlowError
 from infcop.flow import reduce
 from infcop.flow.gradient import GradientStatistics
-from infcop.flow.information import both_means, dead_units, samples
+from infcop.flow.information import both_means, dead_units
 from infcop.flow.moments import CoMoments
 from infcop.flow.reading import FlowReading, Source
 from infcop.flow.sampling import (
@@ -85,7 +86,7 @@ class Gathering:
         if self.stream is None or self._edges is None:
             return True
         moments = self.stream.flush()
-        if samples(moments) < 2:
+        if _too_few(moments):
             return False
         vector = dict(zip(STATISTICS, both_means(moments), strict=True))[wanted.statistic]
         covariance = covariances(moments, self._edges, self.stream.kept)[wanted.statistic]
@@ -125,14 +126,17 @@ class Gathering:
         flows: dict[Flow, tuple[float, ...]] = {}
         dead: dict[str, int] = {}
         errors: dict[Flow, tuple[float, ...]] = {}
+        few: list[str] = []
         moments = None
         if self.stream is not None and self._edges is not None:
             moments = self._moments(self.stream)
-            if not strict and samples(moments) < 2:
-                return self._too_few(source, examples, moments)
-            flows["information.signed"], flows["information.absolute"] = both_means(moments)
-            dead = dead_units(moments)
-            if self._errors:
+            few = _too_few(moments)
+            if few and not strict:
+                flows |= dict.fromkeys(STATISTICS, (math.nan,) * len(moments.edges))
+            else:
+                flows |= zip(STATISTICS, both_means(moments), strict=True)
+                dead = dead_units(moments)
+            if self._errors and not few:
                 errors = self._standard_errors(moments, self.stream, self._edges)
         if self._gradients is not None:
             gradients = self._gradients
@@ -155,7 +159,7 @@ class Gathering:
             # A copy: what is taken in later must not change an earlier reading.
             moments=moments.merge(CoMoments(moments.edges)) if keep_moments and moments else None,
         )
-        return reading if reading.is_finite else self._non_finite(reading, strict)
+        return reading if reading.is_finite else self._non_finite(reading, few, strict)
 
     @property
     def _settings(self) -> str:
@@ -181,30 +185,6 @@ class Gathering:
         values = iter(reduce.first_values(entries, self._group, self._device))
         return {name: tuple(islice(values, len(vector))) for name, vector in vectors.items()}
 
-    def _too_few(self, source: Source, examples: int, moments: CoMoments) -> FlowReading:
-        """Return a reading that says of no flow what it is: an edge had fewer than two examples."""
-        nothing = (math.nan,)
-        flows: dict[Flow, tuple[float, ...]] = dict.fromkeys(
-            STATISTICS, nothing * len(moments.edges)
-        )
-        if self._gradients is not None:
-            for name in ("gradient.norm", "gradient.mean"):
-                flows[name] = nothing * len(self._parameters)
-        few = [
-            edge[1]
-            for edge in moments.edges
-            if edge not in moments.parts or moments.parts[edge].n < 2
-        ]
-        return FlowReading(
-            source=source,
-            flows=flows,
-            dead_units={},
-            examples=examples,
-            forward_examples=examples if source == "probe" and self._gradients is None else 0,
-            gradient_examples=examples if source == "probe" and self._gradients is not None else 0,
-            non_finite=dict.fromkeys(few),
-        )
-
     def _reduced(self, examples: int) -> int:
         if self._group is None:
             return examples
@@ -225,8 +205,8 @@ class Gathering:
             found = {name: reduce.reduce_tensor(c, self._group) for name, c in found.items()}
         return {name: standard_errors(covariance) for name, covariance in found.items()}
 
-    def _non_finite(self, reading: FlowReading, strict: bool) -> FlowReading:
-        places: dict[str, int | None] = {}
+    def _non_finite(self, reading: FlowReading, few: list[str], strict: bool) -> FlowReading:
+        places: dict[str, int | None] = dict.fromkeys(few)
         if self.stream is not None:
             places |= self.stream.first_non_finite()
         if self._gradients is not None:
@@ -240,7 +220,13 @@ class Gathering:
                     places[name] = bad[0] if bad else None
         if strict:
             raise FlowError(_sentence(places, alone=self._group is None))
-        return FlowReading(**{**vars(reading), "non_finite": places})
+        return replace(reading, non_finite=places)
+
+
+def _too_few(moments: CoMoments) -> list[str]:
+    """Return the consumers of the edges that have fewer than two examples."""
+    known = moments.parts
+    return [edge[1] for edge in moments.edges if edge not in known or known[edge].n < 2]
 
 
 def _sentence(places: Mapping[str, int | None], *, alone: bool) -> str:

@@ -18,7 +18,6 @@ __all__ = [
     "dead_units",
     "effective_rank",
     "inverse_deviation",
-    "samples",
     "signed_mean",
 ]
 
@@ -161,16 +160,6 @@ def dead_units(moments: CoMoments) -> dict[str, int]:
             here = dead_channels(end, part.n)
             dead[name] = dead[name] & here if name in dead else here
     return {name: int(channels.sum()) for name, channels in dead.items()}
-
-
-def samples(moments: CoMoments) -> int:
-    """Return the number of samples of the edge that has the fewest.
-
-    Example:
-        >>> samples(CoMoments([("a", "b")]))
-        0
-    """
-    return min((moments.parts[e].n if e in moments.parts else 0 for e in moments.edges), default=0)
 
 
 def dead_channels(end: Channels, n: int) -> Tensor:

@@ -18,7 +18,7 @@ from infcop.flow.gathering import Gathering
 from infcop.flow.gradient import FullGradient, PerBatchGradient, batch_gradients
 from infcop.flow.reading import FlowReading
 from infcop.flow.sampling import Precision
-from infcop.flow.taps import Pass, Taps, tapped
+from infcop.flow.taps import Pass, Taps, tapped, tapped_layers
 from infcop.flow.undisturbed import undisturbed
 from infcop.models.calling import call
 from infcop.models.unwrap import unwrapped
@@ -343,13 +343,7 @@ def _checked_edges(model: nn.Module, edges: Edges) -> Edges:
             "FlowMeter: information flow needs an edge between two prunable layers, got none; "
             "name successive layers in flow.edges, or use a stop rule without information flow"
         )
-    layers = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
-    for name in edges.layers:
-        if name not in layers:
-            raise FlowError(
-                f"FlowMeter: the model has no layer '{name}' of an edge; "
-                f"{did_you_mean(name, layers)}"
-            )
+    tapped_layers(model, edges)
     return edges
 
 

@@ -16,7 +16,7 @@ from infcop.errors import FlowError
 from infcop.flow.float64 import to_float64
 from infcop.flow.information import correlation, inverse_deviation
 from infcop.flow.moments import CoMoments
-from infcop.flow.stream import Rows
+from infcop.flow.taps import Pass
 
 __all__ = [
     "STATISTICS",
@@ -82,7 +82,7 @@ class Precision:
 
 
 @torch.no_grad()
-def covariances(moments: CoMoments, edges: Edges, kept: Iterable[Rows]) -> dict[Flow, Tensor]:
+def covariances(moments: CoMoments, edges: Edges, kept: Iterable[Pass]) -> dict[Flow, Tensor]:
     r"""Return the sampling covariance of both information vectors, ``[E, E]`` each, float64.
 
     By the influence function of a correlation (Hampel 1974; Devlin, Gnanadesikan and Kettenring
@@ -101,7 +101,7 @@ def covariances(moments: CoMoments, edges: Edges, kept: Iterable[Rows]) -> dict[
     Args:
         moments: The co-moments of all the examples.
         edges: Their edges.
-        kept: The same activations again.
+        kept: The same activations again, as if of a few large forward passes.
     """
     matrices = [correlation(moments, edge) for edge in edges.edges]
     influences: dict[Flow, list[Tensor]] = {
@@ -121,7 +121,7 @@ def covariances(moments: CoMoments, edges: Edges, kept: Iterable[Rows]) -> dict[
 
 
 def _influence(
-    moments: CoMoments, edges: Edges, index: int, matrix: Tensor, chunk: Rows
+    moments: CoMoments, edges: Edges, index: int, matrix: Tensor, chunk: Pass
 ) -> tuple[Tensor, Tensor]:
     """Return each example's share in the error of an edge's two means."""
     edge = edges.edges[index]

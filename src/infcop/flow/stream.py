@@ -14,13 +14,10 @@ from infcop.flow.float64 import to_float64
 from infcop.flow.moments import Centred, CoMoments, centred, epsilon
 from infcop.flow.taps import Pass
 
-__all__ = ["InformationStream", "Rows"]
+__all__ = ["InformationStream"]
 
 _CHUNK_EXAMPLES = 1024
 _CHUNK_BYTES = 2**24
-
-Rows = dict[Tap, Tensor]
-"""The activations ``[N, C]`` of the same examples by call."""
 
 
 class InformationStream:
@@ -38,7 +35,7 @@ class InformationStream:
     def __init__(self, edges: Edges, *, keep: bool = False) -> None:
         self.moments = CoMoments(edges)
         self.examples = 0
-        self.kept: list[Rows] = []
+        self.kept: list[Pass] = []
         self._edges, self._keep = edges, keep
         self._pairs = [(edge, edges.calls(edge)) for edge in edges.edges]
         self._buffers: dict[Tap, Tensor] = {}

@@ -17,7 +17,7 @@ from infcop.flow.float64 import to_float64
 from infcop.models.kinds import channel_axis, layer_kind
 from infcop.models.unwrap import uncompiled
 
-__all__ = ["Pass", "Taps", "pooled", "tapped"]
+__all__ = ["Pass", "Taps", "pooled", "tapped", "tapped_layers"]
 
 Pass = dict[Tap, Tensor]
 """The pooled activations ``[B, C]`` of one forward pass, by call."""
@@ -140,7 +140,7 @@ def tapped(model: nn.Module, edges: Edges, *, training_only: bool = False) -> It
         ...     taps.take()[0]["0", 0].shape
         torch.Size([5, 3])
     """
-    modules = _modules(model, edges)
+    modules = tapped_layers(model, edges)
     taps = Taps(edges)
 
     def listening() -> bool:
@@ -174,7 +174,7 @@ def tapped(model: nn.Module, edges: Edges, *, training_only: bool = False) -> It
 
 
 class _Hook:
-    """A hook that does nothing in copies of its module, which inherit it, pickled ones included."""
+    """A hook that does nothing in copies of its module, which inherit it, or once it is pickled."""
 
     def __init__(self, module: nn.Module | None, function: Callable[..., None]) -> None:
         self._module, self._function = module, function
@@ -182,9 +182,6 @@ class _Hook:
     def __call__(self, module: nn.Module, *arguments: Any) -> None:
         if module is self._module:
             self._function(*arguments)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
-        return _Hook(None, _nothing)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None, _nothing)
@@ -235,12 +232,8 @@ def pooled(module: nn.Module, output: Tensor, layout: Layout | None = None) -> T
 
 
 def _channel_axis(module: nn.Module, output: Tensor) -> int:
-    kind = layer_kind(module)
-    if kind == "convolution":
-        fits, channels = output.ndim == 2 + len(module.kernel_size), 1  # type: ignore[arg-type]
-    else:
-        fits = output.ndim >= 2 if kind == "linear" else output.ndim == 2
-        channels = output.ndim - 1
+    channels = channel_axis(module, output.ndim)
+    fits = channels >= 1 if layer_kind(module) == "linear" else channels == 1
     if not fits or not output.is_floating_point():
         raise FlowError(
             f"tapped: expected a real batch [B, C, *] from a convolution, [B, *, C] from a linear "
@@ -250,10 +243,19 @@ def _channel_axis(module: nn.Module, output: Tensor) -> int:
     return channels
 
 
-def _modules(model: nn.Module, edges: Edges) -> dict[str, nn.Module]:
+def tapped_layers(model: nn.Module, edges: Edges) -> dict[str, nn.Module]:
+    """Return the layers of edges by name.
+
+    Raises:
+        FlowError: The model has no layer of such a name.
+
+    Example:
+        >>> list(tapped_layers(nn.Sequential(nn.Linear(1, 1)), Edges.of([("0", "0")])))
+        ['0']
+    """
     known = dict(model.named_modules(remove_duplicate=False))
     for name in edges.layers:
         if name not in known:
             nearest = did_you_mean(name, filter(None, known))
-            raise FlowError(f"tapped: the model has no layer '{name}' of an edge; {nearest}")
+            raise FlowError(f"flow: the model has no layer '{name}' of an edge; {nearest}")
     return {name: known[name] for name in edges.layers}

@@ -6,14 +6,14 @@ from torch import Tensor
 
 from infcop.core.records import Reading
 from infcop.pipeline.context import Run, add_reading, reached
-from infcop.pipeline.marks import marks
+from infcop.pipeline.marks import dense_marks, reference_place
 from infcop.pipeline.reading import train_and_read
 from infcop.rewinding.policy import snapshot_place
 from infcop.rewinding.snapshot import Snapshot
 from infcop.training.phase import Phase
 from infcop.training.recipe import learning_rate
 
-__all__ = ["dense_places", "reference_place", "rewind_values", "train_dense"]
+__all__ = ["rewind_values", "train_dense"]
 
 
 def train_dense(run: Run) -> None:
@@ -22,7 +22,7 @@ def train_dense(run: Run) -> None:
     if reached(run.record.dense, config.dense.passes):
         return
     phase = run.resume_phase(_dense_phase(run))
-    stops = marks(phase, config.levels.unit, config.dense.passes, also=dense_places(run))
+    stops = dense_marks(run, phase.clock)
     run.progress.begin("dense network", stops[-1], phase.step)
     place = snapshot_place(config.method.rewind, config.dense.warmup)
     if phase.step == 0 and place == 0:
@@ -44,14 +44,14 @@ def rewind_values(run: Run) -> dict[str, Tensor]:
 
 
 def _train_and_read(run: Run, phase: Phase, stop: int) -> None:
-    is_reference = stop == phase.steps_at(reference_place(run))
-    flow = is_reference or stop == phase.steps_at(run.config.dense.passes)
+    is_reference = stop == phase.clock.steps_at(reference_place(run))
+    flow = is_reference or stop == phase.clock.steps_at(run.config.dense.passes)
     reading = train_and_read(run, "dense", phase, stop, flow=flow)
     run.update(dense=add_reading(run.record.dense, reading, run.lap()))
     if is_reference:
         run.update(reference=reading)
     place = snapshot_place(run.config.method.rewind, run.config.dense.warmup)
-    if place is not None and stop == phase.steps_at(place):
+    if place is not None and stop == phase.clock.steps_at(place):
         _keep_rewind_values(run)
 
 
@@ -67,19 +67,6 @@ def _dense_phase(run: Run) -> Phase:
         label=("dense",),
         on_step=run.progress.step,
     )
-
-
-def reference_place(run: Run) -> int:
-    """Return the passes after which the reference is read."""
-    dense = run.config.dense
-    return dense.warmup if run.config.method.reference == "warm-up" else dense.passes
-
-
-def dense_places(run: Run) -> list[int]:
-    """Return the passes at which something is kept, beside those of the unit."""
-    warmup = run.config.dense.warmup
-    place = snapshot_place(run.config.method.rewind, warmup)
-    return [kept for kept in (place, reference_place(run), warmup) if kept]
 
 
 def _keep_rewind_values(run: Run) -> None:

@@ -11,14 +11,14 @@ from infcop.errors import NoEffectWarning
 from infcop.masking.prune import prune_level
 from infcop.pipeline.context import Run
 from infcop.pipeline.dense import rewind_values
-from infcop.pipeline.marks import marks
+from infcop.pipeline.marks import level_marks
 from infcop.pipeline.reading import read_after_pruning, train_and_read, with_flow
 from infcop.report.summary import decision_line
 from infcop.report.words import percent
 from infcop.rewinding.policy import keeps_weights, schedule_start
 from infcop.rewinding.snapshot import Snapshot
 from infcop.scoring import SCORES
-from infcop.stopping.build import build_rule, named_passes, needed_flows
+from infcop.stopping.build import build_rule, needed_flows
 from infcop.stopping.rule import StopContext
 from infcop.training.phase import Phase
 from infcop.training.recipe import learning_rate
@@ -120,8 +120,7 @@ def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
     """Train a little, read, decide, until the stop rule says why to stop."""
     levels = run.config.levels
     stop_config = run.config.method.stop
-    also = [levels.min_passes, *named_passes(stop_config)]
-    stops = marks(phase, levels.unit, levels.max_passes, also=also)
+    stops = level_marks(run, phase.clock)
     level = run.record.levels[-1]
     title = f"level {level.level}, density {percent(level.density)}"
     run.progress.begin(title, stops[-1], phase.step)

@@ -6,7 +6,7 @@ from infcop.core.records import Cost, LevelRecord, Outcome, PhaseRecord
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.dense import train_dense
 from infcop.pipeline.level import is_open, run_level
-from infcop.pipeline.marks import marks
+from infcop.pipeline.marks import final_marks
 from infcop.pipeline.reading import evaluate, train_and_read
 from infcop.report.page import write_report
 from infcop.rewinding.snapshot import Snapshot
@@ -48,7 +48,7 @@ def train_final(run: Run) -> None:
     if passes == 0 or reached(run.record.final, passes):
         return
     phase = run.resume_phase(_final_phase(run))
-    stops = marks(phase, run.config.levels.unit, passes)
+    stops = final_marks(run, phase.clock)
     run.progress.begin("final training", stops[-1], phase.step)
     for stop in stops:
         if stop <= phase.step:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 from infcop.pipeline.context import Run
-from infcop.pipeline.dense import dense_places, reference_place
-from infcop.pipeline.marks import marks
-from infcop.stopping.build import named_passes, needed_flows
+from infcop.pipeline.marks import dense_marks, final_marks, level_marks, reference_place
+from infcop.stopping.build import needed_flows
+from infcop.training.clock import Clock
 
 __all__ = ["training_window"]
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """What ``marks`` has to know of a phase that has not begun."""
-
-    steps_per_pass: int
-
-    def steps_at(self, passes: float) -> int:
-        return math.ceil(passes * self.steps_per_pass - 1e-9)
 
 
 def training_window(run: Run) -> int:
@@ -30,7 +19,7 @@ def training_window(run: Run) -> int:
     As many as hold ``probe_examples`` examples, but no more than the shortest stretch that ends
     with such a reading: readings over stretches of unlike length could not be compared.
     """
-    clock = _Clock(len(run.task.train_loader))
+    clock = Clock(len(run.task.train_loader))
     shortest = min(_stretches(run, clock))
     examples = run.config.probe_examples
     if examples is None:
@@ -46,18 +35,14 @@ def training_window(run: Run) -> int:
     return min(wanted, shortest)
 
 
-def _stretches(run: Run, clock: _Clock) -> list[int]:
+def _stretches(run: Run, clock: Clock) -> list[int]:
     """Return the steps between each reading of flow and the mark before it."""
-    config = run.config
-    unit, levels = config.levels.unit, config.levels
-    dense = marks(clock, unit, config.dense.passes, also=dense_places(run))
+    dense = dense_marks(run, clock)
     read = {dense[-1], clock.steps_at(reference_place(run))}
     found = [stop - before for before, stop in pairwise((0, *dense)) if stop in read]
-    if needed_flows(config.method.stop):
-        also = [levels.min_passes, *named_passes(config.method.stop)]
-        stops = marks(clock, unit, levels.max_passes, also=also)
-        found += [stop - before for before, stop in pairwise((0, *stops))]
-    if config.final_passes:
-        final = (0, *marks(clock, unit, config.final_passes))
+    if needed_flows(run.config.method.stop):
+        found += [stop - before for before, stop in pairwise((0, *level_marks(run, clock)))]
+    if run.config.final_passes:
+        final = (0, *final_marks(run, clock))
         found.append(final[-1] - final[-2])
     return found

@@ -22,6 +22,7 @@ from infcop.core.config import TrainingConfig
 from infcop.core.rng import derive_seed, seed_all
 from infcop.errors import DataError, RunFolderError, TrainingError
 from infcop.tasks.base import Task
+from infcop.training.clock import Clock
 from infcop.training.engine import Engine
 from infcop.training.order import ordered
 from infcop.training.recipe import build_optimizer
@@ -85,19 +86,20 @@ class Phase:
         self._optimizer = engine.optimizer(build_optimizer(model.parameters(), recipe))
         self._trainable = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._batches: Iterator[Any] | None = None
-        self.steps_per_pass = len(task.train_loader)
+        self.clock = Clock(len(task.train_loader))
         self.step = 0
         self.examples = 0
         """Training examples since the phase began."""
 
     @property
+    def steps_per_pass(self) -> int:
+        """Steps of a pass."""
+        return self.clock.steps_per_pass
+
+    @property
     def passes(self) -> float:
         """Training passes since the phase began."""
         return self.step / self.steps_per_pass
-
-    def steps_at(self, passes: float) -> int:
-        """Return the first step at which so many passes are made."""
-        return math.ceil(passes * self.steps_per_pass - 1e-9)
 
     def advance(
         self,

@@ -35,11 +35,9 @@ from infcop.stopping.flow import flow_distance, relative_flow_distance
 from infcop.stopping.rule import StopContext, replay
 from infcop.tasks.classification import Classification
 from tests.reference.flow import slow_correlation, slow_pool, slow_signed_mean
+from tests.reference.networks import BOTH, EDGES, WEIGHTS, network_of_everything
 from tests.reference.processes import Processes
 
-EDGES = [("0", "4"), ("4", "8")]
-WEIGHTS = ["0.weight", "4.weight", "8.weight"]
-BOTH = ["information", "gradient"]
 EXAMPLES = 24
 
 # Per process the sizes of its batches; together all the examples.
@@ -72,19 +70,7 @@ SPLITS = [
 
 def network(seed=0, dtype=torch.float64):
     """Batch norm, dropout, in-place activations, and a channel that is dead."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.Dropout(0.5),
-        nn.Conv2d(4, 5, 3),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(5, 3),
-    )
-    model[1].running_mean.normal_()
+    model = network_of_everything(seed)
     nn.init.zeros_(model[0].weight[1])
     return model.to(dtype)
 

@@ -18,26 +18,13 @@ from infcop.flow.moments import CoMoments, EdgeMoments
 from infcop.flow.sampling import Precision
 from infcop.flow.stream import InformationStream
 from infcop.tasks.classification import Classification
+from tests.reference.networks import EDGES, WEIGHTS, network_of_everything
 
-EDGES = [("0", "4"), ("4", "8")]
-WEIGHTS = ["0.weight", "4.weight", "8.weight"]
 KINDS = [["information"], ["gradient"], ["information", "gradient"]]
 
 
 def network():
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.Dropout(0.5),
-        nn.Conv2d(4, 5, 3),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(5, 3),
-    )
-    model[1].running_mean.normal_()
+    model = network_of_everything()
     model[3].eval()  # Flags that differ must come back as they were.
     model[8].bias.requires_grad_(False)
     return model

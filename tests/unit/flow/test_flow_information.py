@@ -12,7 +12,6 @@ from infcop.flow.information import (
     correlation,
     dead_units,
     effective_rank,
-    samples,
     signed_mean,
 )
 from infcop.flow.moments import CoMoments
@@ -263,12 +262,3 @@ def test_a_channel_is_dead_only_if_it_is_at_every_edge_of_its_layer():
     assert dead_units(three_layers((a, still), (still, a))) == {"a": 0, "b": 2, "c": 0}
     for first, second in ((still, b), (b, still)):
         assert dead_units(three_layers((a, first), (second, a))) == {"a": 0, "b": 0, "c": 0}
-
-
-def test_samples_are_those_of_the_edge_that_has_the_fewest():
-    a, b = related(30)
-    assert samples(three_layers((a, b), (b[:9], a[:9]))) == 9
-    assert samples(moments_of(a, b)) == 30
-    half = CoMoments([("a", "b"), ("b", "c")])
-    half.absorb(("a", "b"), moments_of(a, b).parts[EDGE])
-    assert samples(half) == 0

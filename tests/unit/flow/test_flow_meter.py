@@ -23,26 +23,11 @@ from tests.reference.flow import (
     slow_pool,
     slow_signed_mean,
 )
-
-EDGES = [("0", "4"), ("4", "8")]
-WEIGHTS = ["0.weight", "4.weight", "8.weight"]
-BOTH = ["information", "gradient"]
+from tests.reference.networks import BOTH, EDGES, WEIGHTS, network_of_everything
 
 
 def small_network(seed=0):
-    torch.manual_seed(seed)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.Dropout(0.5),
-        nn.Conv2d(4, 5, 3),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(5, 3),
-    )
-    model[1].running_mean.normal_()
+    model = network_of_everything(seed)
     model[3].eval()  # Flags that differ must come back as they were.
     return model.double()
 

@@ -1,28 +1,20 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infcop.pipeline.marks import marks
-from infcop.training.phase import Phase
+from infcop.training.clock import Clock
 
 steps = st.integers(1, 60)
 passes = st.floats(1e-3, 12)
 
 
-class Place(SimpleNamespace):
-    """What ``marks`` needs of a phase: its own arithmetic on a number of steps per pass."""
-
-    steps_at = Phase.steps_at
-
-
 @settings(deadline=None, max_examples=300)
 @given(steps, passes, passes, st.lists(st.floats(0, 15), max_size=3))
 def test_marks_rise_to_the_end_and_hold_every_place(per_pass, unit, end, also) -> None:
-    phase = Place(steps_per_pass=per_pass)
+    phase = Clock(steps_per_pass=per_pass)
     found = marks(phase, unit, end, also)
     assert found == sorted(set(found))
     assert found[0] >= 1
@@ -57,9 +49,9 @@ def test_marks_rise_to_the_end_and_hold_every_place(per_pass, unit, end, also) -
     ],
 )
 def test_marks_by_hand(per_pass, unit, end, also, expected) -> None:
-    assert marks(Place(steps_per_pass=per_pass), unit, end, also) == expected
+    assert marks(Clock(steps_per_pass=per_pass), unit, end, also) == expected
 
 
 def test_the_beginning_is_no_mark() -> None:
     """A minimum of zero passes is read before any training, not by a mark of its own."""
-    assert marks(Place(steps_per_pass=4), 1, 2, also=[0, 0.0]) == [4, 8]
+    assert marks(Clock(steps_per_pass=4), 1, 2, also=[0, 0.0]) == [4, 8]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from infcop.core.config import ExecutionConfig, TrainingConfig
 from infcop.errors import DataError, TrainingError
 from infcop.pipeline.store import RunStore
 from infcop.tasks.classification import Classification
+from infcop.training.clock import Clock
 from infcop.training.engine import Engine
 from infcop.training.phase import Phase
 from tests.reference.training import (
@@ -220,17 +220,16 @@ def test_places_are_counted_in_steps_passes_and_examples() -> None:
 @settings(deadline=None, max_examples=100)
 @given(passes=st.floats(0, 200), steps_per_pass=st.integers(1, 500))
 def test_the_step_of_a_place_is_the_first_that_reaches_it(passes, steps_per_pass) -> None:
-    stand_in = SimpleNamespace(steps_per_pass=steps_per_pass)
-    step = Phase.steps_at(stand_in, passes)
+    step = Clock(steps_per_pass).steps_at(passes)
     assert step / steps_per_pass >= passes - 1e-9
     assert step == 0 or (step - 1) / steps_per_pass < passes
 
 
 @pytest.mark.parametrize("steps_per_pass", [3, 7, 10, 49])
 def test_multiples_of_a_fraction_fall_on_whole_steps(steps_per_pass) -> None:
-    stand_in = SimpleNamespace(steps_per_pass=steps_per_pass)
+    clock = Clock(steps_per_pass)
     unit = 1 / steps_per_pass
-    assert [Phase.steps_at(stand_in, unit * k) for k in range(500)] == list(range(500))
+    assert [clock.steps_at(unit * k) for k in range(500)] == list(range(500))
 
 
 class Recorder:
