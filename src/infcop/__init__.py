@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from infcop.core.mask import Masks
     from infcop.core.method import MethodConfig
     from infcop.core.records import RunRecord
+    from infcop.core.study import StudyResults
     from infcop.flow.meter import FlowMeter
     from infcop.masking.apply import MaskEnforcer
     from infcop.methods import METHODS, resolve_method
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from infcop.pipeline.result import Result
     from infcop.pipeline.search import search
     from infcop.pipeline.store import load_record
+    from infcop.study.compare import compare
     from infcop.tasks.base import Metrics, Task
     from infcop.tasks.classification import Classification
 
@@ -35,7 +37,9 @@ _HOMES = {
     "Metrics": "tasks.base",
     "Result": "pipeline.result",
     "RunRecord": "core.records",
+    "StudyResults": "core.study",
     "Task": "tasks.base",
+    "compare": "study.compare",
     "load_record": "pipeline.store",
     "measure": "pipeline.measure",
     "resolve_method": "methods",
@@ -53,7 +57,9 @@ __all__ = [
     "Metrics",
     "Result",
     "RunRecord",
+    "StudyResults",
     "Task",
+    "compare",
     "load_record",
     "measure",
     "resolve_method",

@@ -17,6 +17,8 @@ from infcop.errors import InfcopError, InfcopWarning
 
 if TYPE_CHECKING:
     from infcop.core.config import RunConfig
+    from infcop.core.replay import Replay
+    from infcop.core.study import StudyResults
     from infcop.data.registry import Availability
 
 __all__ = ["app", "main"]
@@ -28,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+study = typer.Typer(help="Study stop rules.", no_args_is_help=True)
+app.add_typer(study, name="study")
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
@@ -84,6 +89,75 @@ def search(
     words = [*(overrides or []), *([] if data_dir is None else [f"data.dir={data_dir}"])]
     settings = load_config(config, words)
     _run(settings, run_dir or Path("runs") / config.stem, quiet, as_json, "the same command")
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to compare.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder; by default studies/NAME.", metavar="DIR"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", help="Runs side by side; by default one per CPU.", metavar="N", min=1
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Write page and table anew, without any run.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods over seeds and settings, paired; goes on where it was interrupted."""
+    from infcop.study.compare import compare, default_folder, report_again
+    from infcop.study.configure import load_comparison, with_data_dir
+    from infcop.study.store import StudyStore
+    from infcop.terminal import terminal_progress
+
+    folder = out or default_folder(config)
+    if report_only:
+        results = report_again(StudyStore(folder))
+    else:
+        settings = with_data_dir(load_comparison(config), data_dir)
+        with _kept_on_interrupt(folder), terminal_progress(quiet=quiet) as progress:
+            results = compare(settings, out=folder, workers=workers, progress=progress)
+    _show_comparison(results, folder, as_json)
+
+
+@study.command("replay")
+def study_replay(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders with everything read at every reading."),
+    ],
+    rules: Annotated[
+        Path | None,
+        typer.Option("--rules", help="Rules to try; by default a catalogue.", metavar="FILE.yaml"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the page; by default studies/replay.", metavar="DIR"),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            help="Loss of the metric that counts as none; by default twice its noise.",
+            metavar="X",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask of finished runs where stop rules would have stopped, without any training."""
+    from infcop.report.replay_page import write_replay
+    from infcop.study.replay import replay
+
+    found = replay(runs, rules, tolerance=tolerance)
+    page = write_replay(found, (out or Path("studies/replay")) / "replay.html")
+    _show_replay(found, page, as_json)
 
 
 @app.command()
@@ -231,6 +305,42 @@ def _run(config: RunConfig, run_dir: Path, quiet: bool, as_json: bool, again: st
         typer.echo("\n".join(lines))
 
 
+def _show_replay(found: Replay, page: Path, as_json: bool) -> None:
+    from infcop.report.replay_tables import replay_dict, replay_lines
+
+    if as_json:
+        typer.echo(json.dumps({**replay_dict(found), "page": str(page)}))
+    else:
+        typer.echo("\n".join([*replay_lines(found), f"Page: {page}"]))
+
+
+def _show_comparison(results: StudyResults, folder: Path, as_json: bool) -> None:
+    from infcop.report.compare_tables import comparison_lines
+
+    page = str(folder / "compare.html")
+    if as_json:
+        parts = {"cells", "failures", "finished", "runs"}
+        told = results.model_dump(mode="json", include=parts)
+        typer.echo(json.dumps({**told, "out": str(folder), "page": page}))
+    else:
+        typer.echo("\n".join([*comparison_lines(results), f"Page: {page}"]))
+    if results.failures:
+        raise typer.Exit(3)
+
+
+@contextmanager
+def _kept_on_interrupt(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        typer.echo(
+            f"interrupted. Finished runs and the checkpoints of the others are saved in {folder}; "
+            "run the same command again to go on from there",
+            err=True,
+        )
+        raise typer.Exit(_code_of(interrupt)) from None
+
+
 @contextmanager
 def _resumable(run_dir: Path, again: str) -> Iterator[None]:
     try:
@@ -240,7 +350,11 @@ def _resumable(run_dir: Path, again: str) -> Iterator[None]:
         kept = f"Everything up to the last checkpoint is saved in {run_dir}; " if saved else ""
         rest = "again to go on from there" if saved else "again to start anew"
         typer.echo(f"interrupted. {kept}run {again} {rest}", err=True)
-        raise typer.Exit(143 if isinstance(interrupt, _Terminated) else 130) from None
+        raise typer.Exit(_code_of(interrupt)) from None
+
+
+def _code_of(interrupt: KeyboardInterrupt) -> int:
+    return 143 if isinstance(interrupt, _Terminated) else 130
 
 
 class _Terminated(KeyboardInterrupt):

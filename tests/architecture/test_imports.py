@@ -25,6 +25,7 @@ LAYERS = (
     STAGES,
     ("methods",),
     ("pipeline",),
+    ("study",),
     ("cli", "terminal"),
     ("__main__",),
 )
@@ -35,6 +36,8 @@ TORCH_FREE = [
     *("core.config", "core.method", "core.records", "core.values", "core.names"),
     *("core.validation", "errors", "methods", "pipeline.configure", "pipeline.demo"),
     *("core.edges", "core.measurement", "pipeline.measure_settings", "cli", "terminal"),
+    *("core.compare", "core.study", "study.configure", "study.work", "study.executor"),
+    *("core.replay", "study.replay_rules"),
 ]
 
 
@@ -128,7 +131,11 @@ def test_settings_and_methods_need_no_torch(first_with_torch: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["methods"], ["data"], ["search", "--help"], ["measure", "--help"]]
+    "words",
+    [
+        *(["--help"], ["methods"], ["data"], ["study", "replay", "--help"]),
+        *([command, "--help"] for command in ("search", "compare", "measure")),
+    ],
 )
 def test_light_commands_need_no_torch(words: list[str]) -> None:
     code = f"""

@@ -83,7 +83,7 @@ def prune(model: nn.Module, masks: Masks, remove: float = 0.2) -> Masks:
     weights = {name: p.detach() for name, p in get_parameters(model, masks).items()}
     scores = {name: magnitude(weight, None, masks[name]) for name, weight in weights.items()}
     method = MethodConfig(name="lth", schedule=Fraction(remove=remove), keep_per_layer=1)
-    return prune_level(weights, scores, masks, method, target_kept=1)
+    return prune_level(weights, scores, masks, method, level=1, target_kept=1)
 
 
 def train(

@@ -2,9 +2,9 @@
 
 Of each Markdown file the blocks are taken in order, in a folder of their own with a copy of
 ``examples``: Python is executed in one namespace, warnings being errors; lines of ``sh`` that
-start with ``infcop`` are executed; YAML must be the settings of a run. A block of Python or YAML
-whose first line is ``# NAME.py`` or ``# NAME.yaml`` is saved under that name first. A comment
-``<!-- not run: reason -->`` above a block leaves it out.
+start with ``infcop`` are executed; YAML must be the settings of a run or of a comparison. A block
+of Python or YAML whose first line is ``# NAME.py`` or ``# NAME.yaml`` is saved under that name
+first. A comment ``<!-- not run: reason -->`` above a block leaves it out.
 """
 
 from __future__ import annotations
@@ -33,23 +33,25 @@ from pydantic.fields import FieldInfo
 from infcop.cli import app, main
 from infcop.core.config import RunConfig
 from infcop.core.method import (
-    Adaptive,
     AnyOf,
     FixedBudget,
-    Fraction,
     InformationFlow,
     MethodConfig,
+    Schedule,
     StopConfig,
 )
+from infcop.core.rate import Rate
 from infcop.core.records import StopReason
+from infcop.core.validation import merged
 from infcop.data.sets import DATA_SETS
 from infcop.methods import METHODS
 from infcop.models.zoo import ZOO
 from infcop.pipeline.configure import resolve_config
 from infcop.pipeline.store import RunStore
+from infcop.study.configure import resolve_comparison
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("docs", "examples", "benchmarks")
+FOLDERS = ("docs", "examples", "benchmarks", "configs")
 PAGES = sorted([*ROOT.glob("*.md"), *(p for f in FOLDERS for p in (ROOT / f).rglob("*.md"))])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
@@ -135,7 +137,8 @@ def test_blocks_run(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch)
             code = compile("\n" * block.line + block.text, str(ROOT / name), "exec", 0, True)
             exec(code, namespace)
         elif block.language == "yaml":
-            resolve_config(yaml.safe_load(block.text))
+            settings = yaml.safe_load(block.text)
+            (resolve_comparison if "methods" in settings else resolve_config)(settings)
         elif block.language == "sh":
             for words in commands_of(block):
                 run_command(words, place, monkeypatch)
@@ -256,6 +259,8 @@ CONFIGURATION = ROOT / "docs" / "guides" / "configuration.md"
 REQUIRED = "required"
 
 STOP_RULES: tuple[type[BaseModel], ...] = typing.get_args(typing.get_args(StopConfig)[0])
+SCHEDULES: tuple[type[BaseModel], ...] = typing.get_args(typing.get_args(Schedule)[0])
+RATES: tuple[type[BaseModel], ...] = typing.get_args(typing.get_args(Rate)[0])
 Row = dict[str, str]
 
 
@@ -320,18 +325,27 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_the_axes_of_every_named_method_are_documented() -> None:
-    columns = ("key", *METHODS, "meaning")
-    axes = {
-        name: flattened(method.build().model_dump(mode="json"), "method.")
-        for name, method in METHODS.items()
-    }
-    keys = set().union(*axes.values())
-    for name, real in axes.items():
-        assert documented(columns, name) == {key: real.get(key, "-") for key in keys}
+    rows = tables_of(CONFIGURATION.read_text(encoding="utf-8"))[("method", "what it sets")]
+    assert [row["method"] for row in rows] == list(METHODS)
+    for row in rows:
+        name = row["method"]
+        base = MethodConfig(name=name).model_dump()
+        axes = merged(base, yaml.safe_load(row["what it sets"]))
+        assert MethodConfig.model_validate(axes) == METHODS[name].build(), name
+
+
+def test_every_axis_is_documented_with_its_default() -> None:
+    """Of an axis with variants the name of the default one; their keys have tables of their own."""
+    real = flattened(MethodConfig(name="mine").model_dump(mode="json"), "method.")
+    variants = {"method.schedule.": "kind", "method.rate.": "kind", "method.stop.": "rule"}
+    inner = {key for key in real for at, word in variants.items() if key.startswith(at)}
+    inner -= {at + word for at, word in variants.items()}
+    expected = {key: value for key, value in real.items() if key not in {*inner, "method.name"}}
+    assert documented(("key", "by default", "meaning"), "by default") == expected
 
 
 @pytest.mark.parametrize(
-    ("column", "classes"), [("rule", STOP_RULES), ("kind", (Fraction, Adaptive))]
+    ("column", "classes"), [("rule", STOP_RULES), ("kind", (*SCHEDULES, *RATES))]
 )
 def test_every_variant_is_documented(column: str, classes: tuple[type[BaseModel], ...]) -> None:
     real = {}
@@ -375,6 +389,9 @@ def test_tables_and_settings_are_read_as_written() -> None:
     assert {FixedBudget, InformationFlow, AnyOf} < set(STOP_RULES)
 
 
+COMBINATIONS = {"any-of", "all-of", "at-least", "at-most"}
+"""They share a card."""
+
 # -- nothing is left out -------------------------------------------------------------------------
 
 
@@ -382,6 +399,17 @@ def test_tables_and_settings_are_read_as_written() -> None:
 def test_every_method_has_a_card(name: str) -> None:
     card = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {name}")
+
+
+@pytest.mark.parametrize(
+    "rule", sorted({rule.model_fields["rule"].default for rule in STOP_RULES} - COMBINATIONS)
+)
+def test_every_stop_rule_has_a_card(rule: str) -> None:
+    folder = ROOT / "docs" / "methods" / "rules"
+    name = rule.removeprefix("relative-")
+    card = (folder / f"{name}.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {name}")
+    assert f"]({name}.md)" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def pages_together() -> str:

@@ -12,15 +12,33 @@ import pytest
 from infcop.pipeline.configure import load_config
 from infcop.pipeline.demo import demo_config
 from infcop.pipeline.store import load_record
+from infcop.study.configure import load_comparison
+from infcop.study.jobs import check_runs
+from infcop.study.replay_rules import rules_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CONFIGS = sorted(EXAMPLES.glob("*.yaml"))
+COMPARISONS = sorted(EXAMPLES.glob("compare*.yaml"))
+REPLAYS = sorted(EXAMPLES.glob("replay*.yaml"))
+CONFIGS = sorted(set(EXAMPLES.glob("*.yaml")) - {*COMPARISONS, *REPLAYS})
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_a_config_is_valid(path: Path) -> None:
     assert load_config(path).data.name in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
+def test_a_comparison_is_valid(path: Path) -> None:
+    config = load_comparison(path)
+    check_runs(config)
+    assert f"infcop compare examples/{path.name}" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", REPLAYS, ids=lambda path: path.name)
+def test_rules_to_replay_are_valid(path: Path) -> None:
+    assert len(rules_of(path)) >= 2
+    assert f"--rules examples/{path.name}" in path.read_text(encoding="utf-8")
 
 
 def test_the_digits_are_the_demo() -> None:
@@ -51,3 +69,4 @@ def test_a_script_runs(
 def test_there_are_examples() -> None:
     assert {path.name for path in SCRIPTS} >= {"own_model.py", "own_task.py"}
     assert {path.name for path in CONFIGS} >= {"digits.yaml", "fashion-mnist.yaml"}
+    assert {path.name for path in COMPARISONS} >= {"compare.yaml"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import infcop
 from infcop.pipeline.progress import LoggedProgress
@@ -83,3 +84,20 @@ def search(tmp_path: Path) -> Search:
         return infcop.search(toy_model(), toy_task(), **settings)
 
     return run
+
+
+@pytest.fixture
+def rates() -> Iterator[list[list[float]]]:
+    """Return the learning rate of every optimiser step, a list for each optimiser in turn."""
+    seen: list[list[float]] = []
+    owners: list[torch.optim.Optimizer] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if not owners or owners[-1] is not optimizer:
+            owners.append(optimizer)
+            seen.append([])
+        seen[-1].append(optimizer.param_groups[0]["lr"])
+
+    handle = register_optimizer_step_pre_hook(note)
+    yield seen
+    handle.remove()

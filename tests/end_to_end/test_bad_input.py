@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infcop.cli import main
 
@@ -28,6 +29,19 @@ levels: {max_passes: 1}
 final: {passes: 0}
 execution: {threads: 1, device: cpu}
 """
+
+COMPARISON = {
+    "seeds": [0, 1],
+    "baseline": "lth",
+    "densities": [0.2, 0.05],
+    "settings": {"digits": {"dense": {"passes": 2}}},
+    "methods": {"lth": {"method": "lth"}},
+}
+COMPARISONS = {
+    "unfair": {"methods": {"lth": {"method": "lth"}, "mine": {"method": "lth", "training": {}}}},
+    "baseline": {"baseline": "lht"},
+    "unfit": {"methods": {"lth": {"method": {"name": "lth-rewind", "rewind": {"passes": 3}}}}},
+}
 
 MODELS = """
 import torch
@@ -88,6 +102,33 @@ CASES: dict[str, list[str]] = {
     "unknown key": ["search", "unknown.yaml"],
     "unknown nested key": ["search", "ok.yaml", "training.optimiser=sgd"],
     "epsilon missing": ["search", "ok.yaml", "method.stop.rule=information-flow"],
+    "misspelt stop rule": ["search", "ok.yaml", "method.stop.rule=shock-buget"],
+    "misspelt reference": ["search", "ok.yaml", "method.reference=traind"],
+    "misspelt state": [
+        "search",
+        "ok.yaml",
+        "method.stop={rule: matrix-flow, kappa: 1, reference: pruend}",
+    ],
+    "threshold out of range": ["search", "ok.yaml", "method.stop={rule: matrix-flow, kappa: -1}"],
+    "no threshold": ["search", "ok.yaml", "method.stop={rule: matrix-flow}"],
+    "too few readings for a noise floor": [
+        "search",
+        "ok.yaml",
+        "method.stop={rule: matrix-flow, kappa: 1}",
+    ],
+    "a probe that can't be halved": [
+        "search",
+        "ok.yaml",
+        "method.stop={rule: matrix-flow, kappa: 1, floor: halves}",
+        "probe_examples=2",
+    ],
+    "a shock that is not waited for": [
+        "search",
+        "ok.yaml",
+        "method.stop={rule: shock-budget}",
+        "levels.min_passes=1",
+    ],
+    "milestones that rise": ["search", "ok.yaml", "milestones=[0.4, 0.5]"],
     "no mapping": ["search", "list.yaml"],
     "no config": ["search", "nowhere.yaml"],
     "no key": ["search", "ok.yaml", "lr"],
@@ -112,6 +153,10 @@ CASES: dict[str, list[str]] = {
     ],
     "no run folder": ["report", "empty"],
     "newer record": ["report", "newer"],
+    "misspelt rule to replay": ["study", "replay", "empty", "--rules", "rules.yaml"],
+    "methods with recipes of their own": ["compare", "unfair.yaml"],
+    "misspelt baseline": ["compare", "baseline.yaml"],
+    "a method that does not fit": ["compare", "unfit.yaml"],
 }
 
 
@@ -121,7 +166,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "ok.yaml").write_text(CONFIG)
     (folder / "unknown.yaml").write_text("trainig: {lr: 0.1}\n")
     (folder / "list.yaml").write_text("- density\n")
+    (folder / "rules.yaml").write_text("near: {stop: {rule: matrx-flow, kappa: 1}}\n")
     (folder / "golden_models.py").write_text(MODELS)
+    for name, changes in COMPARISONS.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(COMPARISON | changes))
     (folder / "empty").mkdir()
     (folder / "file").write_text("in the way")
     write_images(folder / "truncated")

@@ -32,6 +32,39 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "levels": {"max_passes": 1, "unit": 0.5, "min_passes": 0.5},
     },
+    "levels that train at a rate of their own": {
+        "density": 0.4,
+        "method": {"name": "bimp", "schedule": FRACTION},
+        "levels": {"max_passes": 1, "unit": 0.5, "min_passes": 0.5},
+    },
+    "networks on the way, rewound at the end": {
+        "density": 0.5,
+        "milestones": (0.75, 0.6),
+        "method": {
+            "name": "lth",
+            "schedule": FRACTION,
+            "rewind": {"to": "epoch", "passes": 1, "when": "end"},
+            "stop": {"rule": "shock-budget", "fraction": 0.5, "power": 1.0, "least": 0.2},
+        },
+        "levels": {"max_passes": 0.5, "unit": 0.5},
+    },
+    "levels compared with other states": {
+        "density": 0.4,
+        "method": {
+            "name": "lth",
+            "schedule": FRACTION,
+            "rewind": {"to": "warm-up"},
+            "stop": {
+                "rule": "any-of",
+                "rules": [
+                    {"rule": "shock-budget", "fraction": 0.5, "power": 1.0, "least": 0.25},
+                    {"rule": "matrix-flow", "epsilon": 1e-9, "reference": "last"},
+                    {"rule": "mask-distance", "epsilon": 1e-9},
+                ],
+            },
+        },
+        "levels": {"max_passes": 1, "unit": 0.5},
+    },
     "levels that may end untrained": {
         "density": 0.6,
         "method": {

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import infcop
-from infcop.core.records import Reading, RunRecord
+from infcop.core.records import Reading, RunRecord, StopReason
 from infcop.errors import ConfigError, InfcopWarning, ModelError
 from infcop.pipeline.search import search as search_function
 from tests.end_to_end.conftest import (
@@ -105,6 +105,27 @@ def test_a_stretch_with_one_example_decides_nothing_and_the_level_goes_on(tmp_pa
             assert entries
             assert not any(map(math.isfinite, entries))
         assert level.readings[-1].passes == 2.0
+    assert infcop.load_record(tmp_path / "r").outcome == record.outcome
+
+
+def test_matrices_of_one_example_decide_nothing_either(tmp_path: Path) -> None:
+    inputs, labels = toy_batches(1, 33)[0]
+    batches = list(zip(inputs.split([1, 32]), labels.split([1, 32]), strict=True))
+    task = infcop.Classification(batches, toy_batches(1, seed=1))
+    stop = {"rule": "matrix-flow", "epsilon": 1e9, "reference": "dense"}
+    settings = {
+        **SHORT,
+        "method": {**method(source="training"), "stop": stop},
+        "levels": {"max_passes": 2, "unit": 0.5},
+    }
+    with pytest.warns(InfcopWarning, match="flow is not finite in '5', '7'"):
+        record = search_function(toy_model(), task, run_dir=tmp_path / "r", **settings).record
+    for level in record.levels:
+        one, more = level.readings[1:]
+        assert one.decision is not None
+        assert (one.probe_examples, one.decision.reason) == (1, StopReason.NON_FINITE)
+        assert more.decision is not None
+        assert (more.probe_examples, more.decision.reason) == (32, StopReason.FLOW)
     assert infcop.load_record(tmp_path / "r").outcome == record.outcome
 
 

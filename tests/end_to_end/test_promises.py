@@ -13,7 +13,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import infcop
@@ -148,23 +147,6 @@ def test_the_full_budget_is_that_of_the_same_levels(search: Search) -> None:
 
 
 # -- learning rates ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def rates() -> Iterator[list[list[float]]]:
-    """Return the learning rate of every optimiser step, a list for each optimiser in turn."""
-    seen: list[list[float]] = []
-    owners: list[torch.optim.Optimizer] = []
-
-    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if not owners or owners[-1] is not optimizer:
-            owners.append(optimizer)
-            seen.append([])
-        seen[-1].append(optimizer.param_groups[0]["lr"])
-
-    handle = register_optimizer_step_pre_hook(note)
-    yield seen
-    handle.remove()
 
 
 def cosine(peak: float, place: float, horizon: float, end: float) -> float:

@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 
+from infcop.core.study import StudyFailure
+from infcop.report.compare_page import write_comparison
 from infcop.report.page import write_report
+from infcop.report.replay_page import write_replay
+from infcop.study.replay import replay
 from tests.reference.browser import chromium_or_skip, look, run_chromium
 from tests.reference.records import make_record
+from tests.reference.replays import full_record, level_of
+from tests.reference.studies import make_study
 
 RECORDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -104,6 +110,32 @@ def test_the_page_draws_everything_and_fits(chromium: str, tmp_path: Path, name:
         assert seen["openedWidth"] <= width
         assert seen["openAtFirst"] == seen["openAfterPrint"] == 0
         assert seen["openInPrint"] == seen["printedDetails"] > 0
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["failures", "many methods"])
+def test_a_comparison_draws_everything_and_fits(chromium: str, tmp_path: Path, many: bool) -> None:
+    failure = StudyFailure(setting="digits", method="shock", seed=1, message="lost: " + "x" * 200)
+    methods = {f"a-method-with-a-long-name-{number}": {"method": "lth"} for number in range(9)}
+    changes = {"methods": {"lth": {"method": "lth"}, **methods}, "densities": [0.2, 0.1, 0.05]}
+    results = make_study(**changes) if many else make_study((failure,))
+    page = write_comparison(results, tmp_path / "compare.html")
+    for width, seen in look(chromium, tmp_path, page, FRAMES, WIDTHS).items():
+        assert seen["errors"] == ""
+        assert int(seen["figures"]) == seen["declared"] == seen["withSvg"] > 0
+        assert int(seen["scrollWidth"]) <= width
+        assert seen["openedWidth"] <= width
+
+
+def test_a_replay_draws_everything_and_fits(chromium: str, tmp_path: Path) -> None:
+    metric = [0.5, 0.7, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9]
+    levels = [level_of(number, metric) for number in range(1, 9)]
+    found = replay({"a" * 60: full_record(*levels), "b": full_record(*levels)})
+    page = write_replay(found, tmp_path / "replay.html")
+    for width, seen in look(chromium, tmp_path, page, FRAMES, WIDTHS).items():
+        assert seen["errors"] == ""
+        assert int(seen["figures"]) == seen["declared"] == seen["withSvg"] > 10
+        assert int(seen["scrollWidth"]) <= width
+        assert seen["openedWidth"] <= width
 
 
 def test_the_page_opened_by_itself(chromium: str, tmp_path: Path) -> None:

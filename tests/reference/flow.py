@@ -72,6 +72,21 @@ def _statistics(gradients, names, masks):
     return norms, tuple(float(np.abs(g).mean()) for g in gradients)
 
 
+def slow_alignment(producer, consumer):
+    """Linear CKA of standardised activations, from examples x examples matrices of products."""
+    grams = []
+    for values in (np.asarray(producer, np.float64), np.asarray(consumer, np.float64)):
+        standardised = np.zeros_like(values)
+        for i in range(values.shape[1]):
+            if np.ptp(values[:, i]) > 0:
+                centred = values[:, i] - values[:, i].mean()
+                standardised[:, i] = centred / np.sqrt((centred**2).mean())
+        grams.append(standardised @ standardised.T)
+    first, second = grams
+    size = np.sqrt((first * first).sum() * (second * second).sum())
+    return float((first * second).sum() / size) if size > 0 else 0.0
+
+
 def slow_effective_rank(matrix):
     """Exponential of the entropy of the singular values, by a loop over them."""
     values = np.linalg.svd(np.asarray(matrix, dtype=np.float64), compute_uv=False)

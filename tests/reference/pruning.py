@@ -87,3 +87,13 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
         for v, keep in zip(values.flatten().tolist(), mask.flatten(), strict=True)
     ]
     return torch.tensor(flat, dtype=values.dtype).reshape(values.shape)
+
+
+def partly_rewound(
+    saved: Mapping[str, Tensor], trained: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return saved times mask where there is a mask, and anything else as trained."""
+    return {
+        name: masked(saved[name], masks[name]) if name in masks else value
+        for name, value in trained.items()
+    }

@@ -36,4 +36,9 @@ def slow_flow_stop(present, reference, epsilon):
     """Decide one reading: sum of squares, by hand."""
     if not all(map(math.isfinite, present)):
         return False
-    return math.sqrt(sum((a - b) ** 2 for a, b in zip(present, reference, strict=True))) < epsilon
+    return slow_distance(present, reference) < epsilon
+
+
+def slow_distance(present, reference):
+    """Sum squares, by hand."""
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(present, reference, strict=True)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from infcop.core.method import MethodConfig
+from infcop.core.method import FixedBudget, MethodConfig, judges_pruning
+from infcop.core.rate import LrSchedule
 from infcop.core.values import Value
 
 __all__ = [
@@ -23,7 +25,6 @@ __all__ = [
 
 Passes = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Density = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-LrSchedule = Literal["constant", "step", "cosine", "one-cycle"]
 
 
 class TrainingConfig(Value):
@@ -75,16 +76,20 @@ class LevelsConfig(Value):
 
     max_passes: Passes = 8.0
     """The full budget of one level: what a rule that never stops would spend."""
-    min_passes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Below this no rule may stop a level; 0 lets a level end without any training."""
+    min_passes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Below this no rule may stop a level; 0 lets a level end without any training. By default 0
+    for rules that judge what pruning did, else 1, or ``max_passes`` if that is less."""
     unit: Passes = 1.0
     """Passes between two readings; may be a fraction."""
+    evaluate: Literal["readings", "ends"] = "readings"
+    """Held-out metrics at every reading, or only at the end of a phase and where the stop rule
+    compares them; they cost a forward pass over the held-out split each time."""
     max_levels: Annotated[int, Field(ge=1)] = 100
     """A guard for adaptive schedules that remove ever less."""
 
     @model_validator(mode="after")
     def _ordered(self) -> LevelsConfig:
-        if self.min_passes > self.max_passes:
+        if self.min_passes is not None and self.min_passes > self.max_passes:
             raise ValueError(
                 f"min_passes ({self.min_passes:g}) must not exceed max_passes ({self.max_passes:g})"
             )
@@ -118,6 +123,9 @@ class SearchConfig(Value):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     density: Density = 0.05
     """Fraction of prunable entries to keep, in (0, 1]."""
+    milestones: tuple[Density, ...] = ()
+    """Larger densities, in falling order, at which a sparse network is trained to the end too: one
+    search then gives several. Levels end exactly there."""
     method: MethodConfig
     training: TrainingConfig = TrainingConfig()
     dense: DenseConfig = DenseConfig()
@@ -136,6 +144,52 @@ class SearchConfig(Value):
                 f"({self.dense.passes}): there is no such place in the dense training"
             )
         return self
+
+    @model_validator(mode="after")
+    def _milestones_fall(self) -> SearchConfig:
+        steps = (1.0, *self.milestones, self.density)
+        if self.milestones and any(here <= after for here, after in pairwise(steps)):
+            raise ValueError(
+                f"milestones must fall from below 1 to above density ({self.density:g}), got "
+                f"{', '.join(f'{m:g}' for m in self.milestones)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_can_end(self) -> SearchConfig:
+        schedule, most = self.method.schedule, self.levels.max_levels
+        if schedule.kind == "cubic" and schedule.levels > most:
+            raise ValueError(
+                f"method.schedule.levels ({schedule.levels}) must not exceed levels.max_levels "
+                f"({most}): the search would end above its density"
+            )
+        if schedule.kind == "one-shot" and self.milestones:
+            raise ValueError(
+                "schedule 'one-shot' goes to the density in one level: it can't end at milestones "
+                "on the way; leave them out and make one search for each density"
+            )
+        if self.method.rate.kind == "one-run" and self.milestones:
+            raise ValueError(
+                "rate 'one-run' comes down at the end of the whole search: a milestone would be "
+                "trained with a rate from the middle; leave milestones out and make one search for "
+                "each density"
+            )
+        return self
+
+    @property
+    def level_passes(self) -> float:
+        """Passes that a level trains with a fixed budget, and at most with another stop rule."""
+        stop, levels = self.method.stop, self.levels
+        fixed = stop.passes if isinstance(stop, FixedBudget) else None
+        if fixed is None:
+            return levels.max_passes
+        return min(max(fixed, self.min_passes), levels.max_passes)
+
+    @property
+    def min_passes(self) -> float:
+        """Passes below which no rule may stop a level."""
+        given, at_once = self.levels.min_passes, judges_pruning(self.method.stop)
+        return given if given is not None else min(0.0 if at_once else 1.0, self.levels.max_passes)
 
     @property
     def final_passes(self) -> int:

@@ -6,6 +6,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from infcop.core.rate import Rate, ScheduleRate, contradiction
+from infcop.core.stop import (
+    AccuracyTarget,
+    AllOf,
+    AnyOf,
+    AtLeast,
+    AtMost,
+    FixedBudget,
+    GradientFlow,
+    InformationFlow,
+    LossPlateau,
+    MaskDistance,
+    MatrixFlow,
+    Plateau,
+    RelativeGradientFlow,
+    RelativeInformationFlow,
+    Settling,
+    ShockBudget,
+    StopConfig,
+    judges_pruning,
+    rule_parts,
+)
 from infcop.core.values import Value
 
 __all__ = [
@@ -15,18 +37,27 @@ __all__ = [
     "AnyOf",
     "AtLeast",
     "AtMost",
+    "Cubic",
     "FixedBudget",
     "FlowConfig",
     "Fraction",
     "GradientFlow",
     "InformationFlow",
+    "LossPlateau",
+    "MaskDistance",
+    "MatrixFlow",
     "MethodConfig",
+    "OneShot",
     "Plateau",
     "RelativeGradientFlow",
     "RelativeInformationFlow",
     "Rewind",
     "Schedule",
+    "Settling",
+    "ShockBudget",
     "StopConfig",
+    "judges_pruning",
+    "rule_parts",
 ]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -56,7 +87,20 @@ class Adaptive(Value):
         return self
 
 
-Schedule = Annotated[Fraction | Adaptive, Field(discriminator="kind")]
+class Cubic(Value):
+    """Remove much at first and ever less, in a fixed number of levels (arXiv 1710.01878)."""
+
+    kind: Literal["cubic"] = "cubic"
+    levels: Annotated[int, Field(ge=1)] = 20
+
+
+class OneShot(Value):
+    """Go to the target in a single level."""
+
+    kind: Literal["one-shot"] = "one-shot"
+
+
+Schedule = Annotated[Fraction | Adaptive | Cubic | OneShot, Field(discriminator="kind")]
 
 
 class Rewind(Value):
@@ -78,111 +122,31 @@ class Rewind(Value):
     to: Literal["initialisation", "epoch", "warm-up", "learning-rate", "none"] = "initialisation"
     passes: Annotated[int, Field(ge=1)] = 1
     """With ``epoch`` only: passes of dense training after which the values are kept."""
+    when: Literal["every-level", "end"] = "every-level"
+    """Go back before each level, or search with the trained weights and go back once, before the
+    final training."""
+    restores: Literal["everything", "prunable-weights"] = "everything"
+    """All parameters and buffers, or only the weights that pruning ranks, as in the public code of
+    arXiv 2501.15592: biases, normalisation and its statistics then stay as trained."""
 
+    @model_validator(mode="after")
+    def _a_part_of_something(self) -> Rewind:
+        if self.restores != "everything" and self.to in ("learning-rate", "none"):
+            raise ValueError(
+                f"restores '{self.restores}' needs a place to go back to, got to '{self.to}', "
+                "which keeps all trained values; leave restores out, or rewind to 'warm-up', "
+                "'epoch' or 'initialisation'"
+            )
+        return self
 
-class FixedBudget(Value):
-    """Stop after so many passes; by default the level's whole budget."""
-
-    rule: Literal["fixed-budget"] = "fixed-budget"
-    passes: Positive | None = None
-
-
-class InformationFlow(Value):
-    """Stop when the information flow lies within ``epsilon`` of the reference."""
-
-    rule: Literal["information-flow"] = "information-flow"
-    epsilon: Positive
-    statistic: Literal["signed", "absolute"] = "signed"
-
-
-class GradientFlow(Value):
-    """Stop when the gradient flow lies within ``epsilon`` of the reference."""
-
-    rule: Literal["gradient-flow"] = "gradient-flow"
-    epsilon: Positive
-    statistic: Literal["norm", "mean"] = "norm"
-
-
-class RelativeInformationFlow(Value):
-    """As information flow, with ``epsilon`` a fraction of the norm of the reference."""
-
-    rule: Literal["relative-information-flow"] = "relative-information-flow"
-    epsilon: Positive
-    statistic: Literal["signed", "absolute"] = "signed"
-
-
-class RelativeGradientFlow(Value):
-    """As gradient flow, with ``epsilon`` a fraction of the norm of the reference."""
-
-    rule: Literal["relative-gradient-flow"] = "relative-gradient-flow"
-    epsilon: Positive
-    statistic: Literal["norm", "mean"] = "norm"
-
-
-class AccuracyTarget(Value):
-    """Stop when the held-out main metric is as good as a target."""
-
-    rule: Literal["accuracy-target"] = "accuracy-target"
-    target: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """By default the best value seen in the warm-up of the dense network."""
-    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """How far short of the target is good enough, in the metric's units."""
-
-
-class Plateau(Value):
-    """Stop when the held-out main metric has not improved for so many passes."""
-
-    rule: Literal["plateau"] = "plateau"
-    patience: Positive = 2.0
-    """Passes without an improvement after which the level stops."""
-    improvement: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """What counts as one: better than the best by more than this fraction of its size."""
-
-
-class AnyOf(Value):
-    """Stop as soon as one rule does; the first in the list gives the reason."""
-
-    rule: Literal["any-of"] = "any-of"
-    rules: Annotated[tuple[StopConfig, ...], Field(min_length=1)]
-
-
-class AllOf(Value):
-    """Stop when all rules do at the same reading."""
-
-    rule: Literal["all-of"] = "all-of"
-    rules: Annotated[tuple[StopConfig, ...], Field(min_length=1)]
-
-
-class AtLeast(Value):
-    """Let a rule stop the level only after so many passes."""
-
-    rule: Literal["at-least"] = "at-least"
-    passes: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    of: StopConfig
-
-
-class AtMost(Value):
-    """Stop after so many passes if a rule has not done so before."""
-
-    rule: Literal["at-most"] = "at-most"
-    passes: Positive
-    of: StopConfig
-
-
-StopConfig = Annotated[
-    FixedBudget
-    | InformationFlow
-    | GradientFlow
-    | RelativeInformationFlow
-    | RelativeGradientFlow
-    | AccuracyTarget
-    | Plateau
-    | AnyOf
-    | AllOf
-    | AtLeast
-    | AtMost,
-    Field(discriminator="rule"),
-]
+    @model_validator(mode="after")
+    def _end_goes_back(self) -> Rewind:
+        if self.when == "end" and self.to in ("learning-rate", "none"):
+            raise ValueError(
+                f"when 'end' needs a place to go back to before the final training, got to "
+                f"'{self.to}', which keeps the trained weights"
+            )
+        return self
 
 
 class FlowConfig(Value):
@@ -197,6 +161,9 @@ class FlowConfig(Value):
     source: Literal["probe", "training"] = "probe"
     """Fixed examples in evaluation mode, or the last ones that were trained on before the reading,
     which costs hardly anything: ``probe_examples``, or as many as the shortest stretch holds."""
+    every_reading: bool = False
+    """Read flow at every reading, and everything that any rule could compare, whatever the stop
+    rule needs: for records that other rules are to be tried on."""
     standard_errors: bool = False
     """Also record how well the information flow is known from the examples it was read on."""
     precision: Positive | None = None
@@ -223,8 +190,12 @@ class MethodConfig(Value):
     keep_per_layer: Annotated[int, Field(ge=0)] = 0
     """Entries that every layer keeps at least; 0 makes an emptied layer an error."""
     rewind: Rewind = Rewind()
-    reference: Literal["warm-up", "dense"] = "warm-up"
-    """The reading that later ones are compared with."""
+    rate: Rate = ScheduleRate()
+    """Learning rate of the levels; the dense and the final training have schedules of their own."""
+    reference: Literal["warm-up", "dense", "pruned", "trained"] = "warm-up"
+    """The reading that flow vectors are compared with: of the dense network after its warm-up or
+    at its end, of the trained network under the new mask before rewinding, or of the network as it
+    was last trained."""
     stop: StopConfig = FixedBudget()
     flow: FlowConfig = FlowConfig()
 
@@ -237,6 +208,15 @@ class MethodConfig(Value):
             )
         return self
 
-
-for _model in (AnyOf, AllOf, AtLeast, AtMost, MethodConfig):
-    _model.model_rebuild()
+    @model_validator(mode="after")
+    def _rate_has_a_meaning(self) -> MethodConfig:
+        problem = contradiction(
+            self.rate,
+            rewind=self.rewind.to,
+            when=self.rewind.when,
+            schedule=self.schedule.kind,
+            rule=self.stop.rule,
+        )
+        if problem is not None:
+            raise ValueError(problem)
+        return self

@@ -10,10 +10,12 @@ from infcop.core.values import Value
 __all__ = [
     "FLOWS",
     "SCHEMA_VERSION",
+    "Comparison",
     "Cost",
     "DataFacts",
     "Flow",
     "LevelRecord",
+    "Milestone",
     "ModelFacts",
     "Outcome",
     "PhaseRecord",
@@ -26,12 +28,19 @@ __all__ = [
 SCHEMA_VERSION = 1
 """Raised whenever a record written by older code can no longer be read as it is."""
 
-Flow = Literal["information.signed", "information.absolute", "gradient.norm", "gradient.mean"]
+Flow = Literal[
+    "information.signed",
+    "information.absolute",
+    "information.cka",
+    "gradient.norm",
+    "gradient.mean",
+]
 """Names of flow vectors: an entry per edge for information, per prunable tensor for gradient."""
 
 FLOWS: tuple[Flow, ...] = (
     "information.signed",
     "information.absolute",
+    "information.cka",
     "gradient.norm",
     "gradient.mean",
 )
@@ -41,8 +50,13 @@ class StopReason(str, Enum):
     """Why a level stopped or went on; ``sentence`` says it to a human."""
 
     FLOW = "flow"
+    UNDISTURBED = "undisturbed"
+    SHOCK = "shock"
+    SETTLED = "settled"
+    MASK = "mask"
     ACCURACY = "accuracy"
     PLATEAU = "plateau"
+    LOSS = "loss"
     BUDGET = "budget"
     NOT_YET = "not-yet"
     MINIMUM = "minimum"
@@ -55,9 +69,14 @@ class StopReason(str, Enum):
 
 
 _SENTENCES = {
-    StopReason.FLOW: "the flow has come back to that of the dense network",
+    StopReason.FLOW: "the flow has come back to that of the reference",
+    StopReason.UNDISTURBED: "pruning has hardly disturbed the flow",
+    StopReason.SHOCK: "it has trained as long as the shock of its pruning asks for",
+    StopReason.SETTLED: "the flow has stopped changing",
+    StopReason.MASK: "the mask that would be drawn next has stopped changing",
     StopReason.ACCURACY: "the held-out metric has reached its target",
     StopReason.PLATEAU: "the held-out metric has stopped improving",
+    StopReason.LOSS: "the training loss has stopped falling",
     StopReason.BUDGET: "the budget of passes is used up",
     StopReason.NOT_YET: "no rule asks to stop yet",
     StopReason.MINIMUM: "a rule asks to stop, but the minimum of passes is not reached",
@@ -72,6 +91,8 @@ class StopDecision(Value):
     reason: StopReason
     evidence: dict[str, float] = {}
     """For instance ``{"distance": 0.04, "threshold": 0.11}``."""
+    until: float | None = None
+    """Training passes of the level at which the rule wants to be asked again, if it knows."""
 
 
 class Cost(Value):
@@ -100,6 +121,20 @@ class Cost(Value):
         return 3 * (self.training + self.measuring_gradient) + self.measuring + self.evaluating
 
 
+class Comparison(Value):
+    r"""How the correlation matrices of a network differ from those of another state of it.
+
+    Per edge, squared Frobenius norms of float64 matrices: enough for relative distances and
+    cosines, of each edge and of all together, without keeping a matrix. With :math:`A` the present
+    and :math:`B` the reference matrix,
+    :math:`\langle A, B\rangle = (\|A\|^2 + \|B\|^2 - \|A - B\|^2) / 2`.
+    """
+
+    difference: tuple[float, ...]
+    present: tuple[float, ...]
+    reference: tuple[float, ...]
+
+
 class Reading(Value):
     """One measurement, with its place in training, the examples used and what it cost."""
 
@@ -123,6 +158,11 @@ class Reading(Value):
     """Where they came from, if flow was read."""
     standard_errors: dict[Flow, tuple[float, ...]] = {}
     """Of the information flow, where asked for."""
+    comparisons: dict[str, Comparison] = {}
+    """With other states of the network, by the names that ``core.comparison`` gives them."""
+    mask_change: float | None = None
+    """Entries in which the mask that would be drawn now differs from the one that would have been
+    drawn at the reading before, over the entries it keeps."""
     decision: StopDecision | None = None
     cost: Cost = Cost()
     """Training since the reading before, and the measuring and evaluating of this one."""
@@ -145,6 +185,8 @@ class LevelRecord(Value):
     kept_per_layer: dict[str, int]
     removed: int
     """Entries that this level removed."""
+    pruned_norm: float = 0.0
+    """Norm of the removed entries over the norm of all that were alive before, in [0, 1]."""
     rewound_to: str
     readings: tuple[Reading, ...] = ()
     stopped_by: StopDecision | None = None
@@ -156,6 +198,21 @@ class LevelRecord(Value):
     def passes(self) -> float:
         """Training passes of this level up to its last reading."""
         return self.readings[-1].passes if self.readings else 0.0
+
+
+class Milestone(Value):
+    """A sparse network on the way: what the search would have given had it ended here."""
+
+    level: int
+    """The level after which the final training branched off."""
+    kept: int
+    density: float
+    final: PhaseRecord = PhaseRecord()
+    metrics: dict[str, float] = {}
+    """Of the sparse network on the split that the outcome is measured on; empty until then."""
+    cost: Cost = Cost()
+    """Dense training, all levels up to here and this final training."""
+    seconds: float = 0.0
 
 
 class ModelFacts(Value):
@@ -214,6 +271,8 @@ class RunRecord(Value):
     dense: PhaseRecord = PhaseRecord()
     reference: Reading | None = None
     levels: tuple[LevelRecord, ...] = ()
+    milestones: tuple[Milestone, ...] = ()
+    """Sparse networks at the densities that ``milestones`` of the settings names."""
     final: PhaseRecord | None = None
     outcome: Outcome | None = None
     """``None`` while the run is going on."""

@@ -14,7 +14,7 @@ from infcop.errors import ConfigError, MissingDataError
 if TYPE_CHECKING:
     from infcop.data.arrays import ImageSet
 
-__all__ = ["DATA_SETS", "ENVIRONMENT_VARIABLE", "Availability", "available", "load_set"]
+__all__ = ["DATA_SETS", "ENVIRONMENT_VARIABLE", "Availability", "available", "find_set", "load_set"]
 
 ENVIRONMENT_VARIABLE = "INFCOP_DATA"
 """The folder of all data sets, where none is given."""
@@ -60,16 +60,33 @@ def load_set(name: str, data_dir: str | None = None) -> ImageSet:
             ...
         infcop.errors.ConfigError: load_set: unknown data set 'cifar10'; did you mean 'cifar-10'...
     """
+    folder = find_set(name, data_dir)
+    return DATA_SETS[name].load(folder)
+
+
+def find_set(name: str, data_dir: str | None = None) -> Path:
+    """Return the folder that ``load_set`` would load a set from; nothing is loaded.
+
+    Raises:
+        ConfigError: The name is unknown.
+        MissingDataError: The set is not there.
+
+    Example:
+        >>> find_set("mnist", "nowhere")
+        Traceback (most recent call last):
+            ...
+        infcop.errors.MissingDataError: load_set: 'mnist' is not in 'nowhere' nor in its ...
+    """
     if name not in DATA_SETS:
         raise ConfigError(f"load_set: unknown data set '{name}'; {did_you_mean(name, DATA_SETS)}")
     data_set = DATA_SETS[name]
     if not data_set.folders:
-        return data_set.load(Path())
+        return Path()
     root = _root(data_dir)
     folder = _find(data_set, root)
     if folder is None:
         raise MissingDataError(_how_to_get(name, data_set, root))
-    return data_set.load(folder)
+    return folder
 
 
 def available(data_dir: str | None = None) -> list[Availability]:

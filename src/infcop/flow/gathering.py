@@ -16,7 +16,7 @@ from infcop.core.records import Flow
 from infcop.errors import FlowError
 from infcop.flow import reduce
 from infcop.flow.gradient import GradientStatistics
-from infcop.flow.information import both_means, dead_units
+from infcop.flow.information import alignment, both_means, dead_units
 from infcop.flow.moments import CoMoments
 from infcop.flow.reading import FlowReading, Source
 from infcop.flow.sampling import (
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Gathering"]
 
+_ALIGNMENT: Flow = "information.cka"
+
 
 class Gathering:
     """Takes in batches and gives a reading at the end.
@@ -45,6 +47,7 @@ class Gathering:
         gradients: Their statistics; None where they are not measured.
         errors: Whether standard errors are wanted; costs memory for all pooled activations.
         keep: Whether the activations are needed while reading, for an adaptive probe.
+        alignment: Whether the alignment of the ends of every edge is wanted.
         group: The processes that measure together; None for this one alone.
         device: Where the model is.
     """
@@ -57,12 +60,15 @@ class Gathering:
         *,
         errors: bool,
         keep: bool,
+        alignment: bool,
         group: ProcessGroup | None,
         device: torch.device,
     ) -> None:
         self._edges, self._parameters, self._gradients = edges, parameters, gradients
         self._errors, self._group, self._device = errors, group, device
-        self.stream = None if edges is None else InformationStream(edges, keep=errors or keep)
+        self.stream = None
+        if edges is not None:
+            self.stream = InformationStream(edges, keep=errors or keep, own=alignment)
         self.examples = 0
         self._losses: list[Tensor | None] = []
 
@@ -132,10 +138,14 @@ class Gathering:
             moments = self._moments(self.stream)
             few = _too_few(moments)
             if few and not strict:
-                flows |= dict.fromkeys(STATISTICS, (math.nan,) * len(moments.edges))
+                names = STATISTICS if self.stream.own is None else (*STATISTICS, _ALIGNMENT)
+                flows |= dict.fromkeys(names, (math.nan,) * len(moments.edges))
             else:
                 flows |= zip(STATISTICS, both_means(moments), strict=True)
                 dead = dead_units(moments)
+                if self.stream.own is not None:
+                    first, second = map(self._joined, self.stream.own)
+                    flows[_ALIGNMENT] = alignment(moments, (first, second))
             if self._errors and not few:
                 errors = self._standard_errors(moments, self.stream, self._edges)
         if self._gradients is not None:
@@ -164,9 +174,11 @@ class Gathering:
     @property
     def _settings(self) -> str:
         edges = () if self._edges is None else self._edges.edges
-        errors = ", with standard errors" if self._errors else ""
+        also = ", with standard errors" if self._errors else ""
+        if self.stream is not None and self.stream.own is not None:
+            also += ", with alignment"
         statistics = type(self._gradients).__name__
-        return f"edges {edges}, {statistics} of {tuple(self._parameters)}{errors}"
+        return f"edges {edges}, {statistics} of {tuple(self._parameters)}{also}"
 
     def _failure(self) -> Exception | None:
         """Finish what this process does alone, and return what goes wrong with it."""
@@ -191,7 +203,9 @@ class Gathering:
         return reduce.reduced_counts((examples,), self._group, self._device)[0]
 
     def _moments(self, stream: InformationStream) -> CoMoments:
-        moments = stream.flush()
+        return self._joined(stream.flush())
+
+    def _joined(self, moments: CoMoments) -> CoMoments:
         if self._group is None:
             return moments
         return reduce.reduce_moments(moments, self._group, self._device)

@@ -12,6 +12,7 @@ from infcop.flow.moments import Channels, CoMoments, EdgeMoments
 __all__ = [
     "DEAD_TOLERANCE",
     "absolute_mean",
+    "alignment",
     "both_means",
     "correlation",
     "dead_channels",
@@ -110,6 +111,39 @@ def both_means(moments: CoMoments) -> tuple[tuple[float, ...], tuple[float, ...]
         signed.append(matrix.mean())
         absolute.append(matrix.abs_().mean())
     return tuple(map(float, signed)), tuple(map(float, absolute))
+
+
+def alignment(moments: CoMoments, own: tuple[CoMoments, CoMoments]) -> tuple[float, ...]:
+    r"""Return the linear CKA of the two ends of every edge, in [0, 1].
+
+    .. math:: \frac{\|R_{pc}\|_F^2}{\|R_{pp}\|_F \|R_{cc}\|_F}
+
+    (Kornblith et al. 2019, arXiv 1905.00414, equation for linear kernels, on standardised
+    activations.) It does not change when units are permuted or change their sign, so networks
+    whose units have other places can be compared by it. 0 where an end is all dead.
+
+    Args:
+        moments: Of the edges.
+        own: Of every producer with itself, and of every consumer with itself.
+
+    Raises:
+        FlowError: An edge was measured on fewer than two examples.
+
+    Example:
+        >>> import torch
+        >>> moments, *own = (CoMoments([("a", "b")]) for _ in range(3))
+        >>> step = torch.tensor([[1.0], [3.0]])
+        >>> for part in (moments, *own):
+        ...     part.update({"a": step, "b": -step})
+        >>> alignment(moments, tuple(own))
+        (1.0,)
+    """
+    found = []
+    for edge in moments.edges:
+        across = correlation(moments, edge).square().sum()
+        norms = [correlation(part, edge).square().sum().sqrt() for part in own]
+        found.append(float(across / (norms[0] * norms[1])) if norms[0] * norms[1] != 0 else 0.0)
+    return tuple(found)
 
 
 def effective_rank(moments: CoMoments) -> tuple[float, ...]:

@@ -64,6 +64,8 @@ class FlowMeter:
             for the average over batches of each batch's statistic.
         keep_moments: Keep the co-moments in the reading, for ``correlation`` and
             ``effective_rank``: a float64 matrix per edge.
+        alignment: Also measure the alignment of every edge's ends, which does not depend on the
+            places of units; costs a product of each end with itself.
         standard_errors: Also say how well the information vectors are known. Keeps all pooled
             activations until the reading is done.
         group: The processes that measure together, each its share of the examples
@@ -92,6 +94,7 @@ class FlowMeter:
         kinds: Collection[FlowKind],
         gradient: Literal["full", "per-batch"] = "full",
         keep_moments: bool = False,
+        alignment: bool = False,
         standard_errors: bool = False,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -101,6 +104,7 @@ class FlowMeter:
         self.gradient = gradient
         self.group = group
         self._keep_moments, self._errors = keep_moments, standard_errors
+        self._alignment = alignment
         informed = "information" in kinds
         self._edges = _checked_edges(self.model, Edges.of(edges)) if informed else Edges(())
         self.parameters = tuple(parameters) if "gradient" in kinds else ()
@@ -195,6 +199,7 @@ class FlowMeter:
             _GRADIENTS[self.gradient](masks) if measured else None,
             errors=self._errors,
             keep=keep,
+            alignment=self._alignment,
             group=self.group,
             device=self._device,
         )

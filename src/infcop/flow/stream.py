@@ -30,10 +30,12 @@ class InformationStream:
     Args:
         edges: The edges, with their calls.
         keep: Whether to keep the activations too, for standard errors.
+        own: Whether to gather the moments of every edge's ends with themselves too.
     """
 
-    def __init__(self, edges: Edges, *, keep: bool = False) -> None:
+    def __init__(self, edges: Edges, *, keep: bool = False, own: bool = False) -> None:
         self.moments = CoMoments(edges)
+        self.own = (CoMoments(edges), CoMoments(edges)) if own else None
         self.examples = 0
         self.kept: list[Pass] = []
         self._edges, self._keep = edges, keep
@@ -129,6 +131,9 @@ class InformationStream:
             for producer, consumer in pairs:
                 if producer in centres and consumer in centres:
                     self.moments.add(edge, centres[producer], centres[consumer])
+                    if self.own is not None:
+                        self.own[0].add(edge, centres[producer], centres[producer])
+                        self.own[1].add(edge, centres[consumer], centres[consumer])
         self._filled = 0
 
     def _look_for_non_finite(self, tap: Tap, rows: Tensor, first: int) -> None:

@@ -9,8 +9,15 @@ from infcop.core.method import MethodConfig
 from infcop.core.names import did_you_mean
 from infcop.core.validation import merged, validated
 from infcop.errors import ConfigError
-from infcop.methods.infcop import infcop_gf, infcop_if
+from infcop.methods.bimp import bimp
+from infcop.methods.fine_tune import fine_tune
+from infcop.methods.gmp import gmp
+from infcop.methods.infcop import infcop, infcop_rewind
+from infcop.methods.infcop_published import infcop_gf, infcop_if
+from infcop.methods.lr_rewind import lr_rewind, lr_rewind_one_shot
 from infcop.methods.lth import lth
+from infcop.methods.lth_rewind import lth_rewind
+from infcop.methods.reference_code import infcop_gf_reference_code, infcop_if_reference_code
 from infcop.methods.sap import sap
 
 __all__ = ["METHODS", "NamedMethod", "resolve_method"]
@@ -25,14 +32,46 @@ class NamedMethod:
 
 
 METHODS: dict[str, NamedMethod] = {
+    "bimp": NamedMethod(
+        bimp, "iterative pruning; a pass per level at a rate that falls from what pruning did"
+    ),
+    "fine-tune": NamedMethod(
+        fine_tune, "iterative pruning; a pass per level at the last rate of the dense training"
+    ),
+    "gmp": NamedMethod(
+        gmp, "gradual pruning in the course of one training, ever less at each of many levels"
+    ),
+    "infcop": NamedMethod(
+        infcop, "the default: a level trains as long as pruning has disturbed the flow"
+    ),
     "infcop-gf": NamedMethod(
         infcop_gf, "adaptive pruning; a level stops when the gradient flow has come back"
+    ),
+    "infcop-gf-reference-code": NamedMethod(
+        infcop_gf_reference_code,
+        "as infcop-gf with quirks of the authors' code, to reproduce their runs",
     ),
     "infcop-if": NamedMethod(
         infcop_if, "adaptive pruning; a level stops when the information flow has come back"
     ),
+    "infcop-if-reference-code": NamedMethod(
+        infcop_if_reference_code,
+        "as infcop-if with quirks of the authors' code, to reproduce their runs",
+    ),
+    "infcop-rewind": NamedMethod(
+        infcop_rewind, "as infcop, and the final training goes back to an early pass"
+    ),
+    "lr-rewind": NamedMethod(
+        lr_rewind, "iterative pruning that keeps the weights and runs the whole schedule again"
+    ),
+    "lr-rewind-one-shot": NamedMethod(
+        lr_rewind_one_shot, "pruning all at once, then the whole schedule again"
+    ),
     "lth": NamedMethod(
         lth, "iterative magnitude pruning, a fixed fraction per level, the full budget each time"
+    ),
+    "lth-rewind": NamedMethod(
+        lth_rewind, "as lth over all layers together, going back to an early pass of the training"
     ),
     "sap": NamedMethod(sap, "adaptive pruning by the PQ index, the full budget at every level"),
 }

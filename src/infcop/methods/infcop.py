@@ -1,35 +1,30 @@
-"""Information consistent pruning (Gharatappeh and Yasaei Sekeh, arXiv 2501.15592).
+"""The default: each level trains as long as the shock of its pruning to the flow asks for.
 
-The pruning is that of ``sap``; only the stop rule differs. The thresholds are those of the
-authors' runs. They belong to the vectors of their networks: the length of the difference grows
-with the number of layers.
+Constants and rewinding were chosen by the study in docs/results.md, once for everything.
 """
 
 from __future__ import annotations
 
-from infcop.core.method import FlowConfig, GradientFlow, InformationFlow, MethodConfig
-from infcop.methods.sap import sap
+from infcop.core.method import Fraction, MethodConfig, Rewind, ShockBudget
+from infcop.core.rate import ConstantRate
 
-__all__ = ["infcop_gf", "infcop_if"]
+__all__ = ["infcop", "infcop_rewind"]
 
 
-def infcop_if() -> MethodConfig:
-    """Stop a level when the signed mean correlations lie within 0.11 of the reference."""
-    return sap().model_copy(
-        update={
-            "name": "infcop-if",
-            "stop": InformationFlow(epsilon=0.11),
-            "flow": FlowConfig(edges="main-path"),
-        }
+def infcop() -> MethodConfig:
+    """Keep the trained weights; train by the shock; end with the final training."""
+    return MethodConfig(
+        name="infcop",
+        scope="global",
+        schedule=Fraction(remove=0.2),
+        rewind=Rewind(to="none"),
+        rate=ConstantRate(fraction=1.0),
+        stop=ShockBudget(),
     )
 
 
-def infcop_gf() -> MethodConfig:
-    """Stop a level when the gradient norms per batch lie within 0.5 of the reference."""
-    return sap().model_copy(
-        update={
-            "name": "infcop-gf",
-            "stop": GradientFlow(epsilon=0.5),
-            "flow": FlowConfig(gradient="per-batch"),
-        }
+def infcop_rewind() -> MethodConfig:
+    """Search as ``infcop``; go back to an early pass and recover before the final training."""
+    return infcop().model_copy(
+        update={"name": "infcop-rewind", "rewind": Rewind(to="epoch", when="end")}
     )

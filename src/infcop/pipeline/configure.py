@@ -13,7 +13,7 @@ from infcop.core.validation import validated
 from infcop.errors import ConfigError
 from infcop.methods import resolve_method
 
-__all__ = ["load_config", "resolve_config"]
+__all__ = ["load_config", "read_yaml", "resolve_config"]
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -21,6 +21,19 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
 
     Raises:
         ConfigError: The file is missing or no mapping, or a setting is wrong.
+    """
+    return resolve_config(read_yaml(path, "examples/digits.yaml"), overrides)
+
+
+def read_yaml(path: Path, example: str) -> dict[str, Any]:
+    """Return what a YAML file holds.
+
+    Args:
+        path: The file; an empty one holds no settings.
+        example: A file to look at, for messages.
+
+    Raises:
+        ConfigError: The file is missing, can't be read, or holds no mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -32,10 +45,9 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(
-            f"'{path}': expected a mapping of settings, got {type(content).__name__}; "
-            "see examples/digits.yaml"
+            f"'{path}': expected a mapping of settings, got {type(content).__name__}; see {example}"
         )
-    return resolve_config(content, overrides)
+    return content
 
 
 def resolve_config(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> RunConfig:
@@ -46,7 +58,7 @@ def resolve_config(content: Mapping[str, Any], overrides: Iterable[str] = ()) ->
         0.1
     """
     settings: Any = dict(content)
-    settings.setdefault("method", "infcop-if")
+    settings.setdefault("method", "infcop")
     for word in overrides:
         key, separator, value = word.partition("=")
         if not separator or not key:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from infcop.core.config import SearchConfig
 from infcop.core.edges import Edges
 from infcop.core.mask import Masks
-from infcop.core.records import LevelRecord, PhaseRecord, Reading, RunRecord
+from infcop.core.records import LevelRecord, Milestone, PhaseRecord, Reading, RunRecord
 from infcop.errors import InfcopWarning, RunFolderError
 from infcop.masking.apply import MaskEnforcer
 from infcop.models.prunable import Prunable, get_parameters
 from infcop.pipeline.progress import Progress
+from infcop.pipeline.shared_dense import SharedDense
+from infcop.pipeline.states import States
 from infcop.pipeline.store import RunStore, parse_record
 from infcop.rewinding.snapshot import Snapshot
 from infcop.tasks.base import Task
@@ -53,6 +55,8 @@ class Run:
         self.edges = edges
         self.window = 0
         """Training steps before a reading that flow is read from, with that source."""
+        self.states = States((), ())
+        self.shared_dense: SharedDense | None = None
         self.prunable, self.record, self.store, self.progress = prunable, record, store, progress
         self.masks = Masks.full(prunable.shapes)
         self.enforcer = MaskEnforcer(self.parameters, self.masks)
@@ -72,6 +76,17 @@ class Run:
         """Entries that the last level keeps."""
         return max(round(self.config.density * self.masks.total), 1)
 
+    @property
+    def next_stop_kept(self) -> int:
+        """Entries that the next level must not go below: the next milestone, or the target."""
+        ahead = [kept for kept in self.milestones_kept if kept < self.masks.kept]
+        return max(ahead, default=self.target_kept)
+
+    @property
+    def milestones_kept(self) -> tuple[int, ...]:
+        """Entries kept at every milestone of the settings."""
+        return tuple(max(round(m * self.masks.total), 1) for m in self.config.milestones)
+
     def mask_with(self, masks: Masks) -> None:
         """Adopt masks and set the entries that they prune to zero."""
         self.masks = masks
@@ -83,6 +98,10 @@ class Run:
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         return seconds
+
+    def charge(self, seconds: float) -> None:
+        """Count time that was spent elsewhere as this run's."""
+        self._clock -= seconds
 
     # -- the record ----------------------------------------------------------------------------
 
@@ -96,6 +115,12 @@ class Run:
         self.update(levels=(*self.record.levels[:-1], level))
         return level
 
+    def update_milestone(self, **fields: Any) -> Milestone:
+        """Replace fields of the present milestone and return it."""
+        milestone = self.record.milestones[-1].model_copy(update=fields)
+        self.update(milestones=(*self.record.milestones[:-1], milestone))
+        return milestone
+
     def warn(self, message: str, category: type[InfcopWarning] = InfcopWarning) -> None:
         """Warn now, and keep the warning in the record."""
         if message not in self.record.warnings:
@@ -108,9 +133,12 @@ class Run:
         """Write where the run stands: the end of a stage, or a place in a phase."""
         tensors = {f"model.{name}": t for name, t in Snapshot.take(self.model, copy=False).items()}
         tensors |= {f"mask.{name}": mask for name, mask in self.masks.items()}
+        states, places = self.states.state()
+        tensors |= {f"state.{name}": tensor for name, tensor in states.items()}
         meta: dict[str, Any] = {
             "record": self.record.model_dump(mode="json"),
             "rule_state": self.rule_state,
+            "states": places,
         }
         if phase is not None:
             optimizer, meta["phase"] = phase.state()
@@ -138,6 +166,7 @@ class Run:
             update={"versions": self.record.versions, "hardware": self.record.hardware}
         )
         self.rule_state = meta["rule_state"]
+        self.states.load(_under("state.", tensors), meta.get("states", {}))
         if "phase" in meta:
             self._phase_state = (_under("optimizer.", tensors), meta["phase"])
         self._clock = time.monotonic()

@@ -9,23 +9,20 @@ __all__ = ["demo_config"]
 
 
 def demo_config() -> RunConfig:
-    """Return the settings of ``infcop demo``: handwritten digits, LeNet-300-100, 5 % density."""
+    """Return the settings of ``infcop demo``: handwritten digits, LeNet-300-100, 20 and 5 %."""
     return resolve_config(
         {
             "density": 0.05,
-            "method": {
-                "name": "infcop-gf",
-                "schedule": {"p": 1, "q": 2},
-                "rewind": {"to": "epoch", "passes": 5},
-                # Small enough for the rule to have something to decide on this small problem.
-                "stop": {"epsilon": 0.1},
-            },
+            "milestones": [0.2],
+            "method": "infcop",
             "data": {"name": "digits"},
             "model": {"name": "lenet-300-100"},
             "training": {"batch_size": 32, "schedule": "cosine"},
             "dense": {"passes": 30},
             "levels": {"max_passes": 30},
             "final": {"passes": 30},
+            # A fifth of the few training examples.
+            "probe_examples": 256,
             # One thread is the fastest here, and the same everywhere.
             "execution": {"threads": 1},
         }

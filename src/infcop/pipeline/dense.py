@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from infcop.core.records import Reading
 from infcop.pipeline.context import Run, add_reading, reached
-from infcop.pipeline.marks import dense_marks, reference_place
-from infcop.pipeline.reading import train_and_read
+from infcop.pipeline.marks import dense_marks, dense_reads, reference_place
+from infcop.pipeline.reading import train_and_read, with_halves
+from infcop.pipeline.wanted import wants_halves
 from infcop.rewinding.policy import snapshot_place
 from infcop.rewinding.snapshot import Snapshot
 from infcop.training.phase import Phase
 from infcop.training.recipe import learning_rate
 
-__all__ = ["rewind_values", "train_dense"]
+__all__ = ["go_back", "train_dense"]
 
 
 def train_dense(run: Run) -> None:
@@ -38,15 +37,26 @@ def train_dense(run: Run) -> None:
     run.progress.say(_sentence(run))
 
 
-def rewind_values(run: Run) -> dict[str, Tensor]:
-    """Return the values that levels go back to."""
-    return run.store.read_tensors(run.store.rewind)[0]
+def go_back(run: Run) -> None:
+    """Put what the method restores back to its earlier values, pruned entries to zero."""
+    values, _ = run.store.read_tensors(run.store.rewind)
+    partly = run.config.method.rewind.restores == "prunable-weights"
+    Snapshot(values).restore(run.model, run.masks, only=run.prunable.names if partly else None)
 
 
 def _train_and_read(run: Run, phase: Phase, stop: int) -> None:
-    is_reference = stop == phase.clock.steps_at(reference_place(run))
-    flow = is_reference or stop == phase.clock.steps_at(run.config.dense.passes)
-    reading = train_and_read(run, "dense", phase, stop, flow=flow)
+    clock = phase.clock
+    is_reference = stop == clock.steps_at(reference_place(run))
+    last = stop == clock.steps_at(run.config.dense.passes)
+    flow = stop in dense_reads(run, clock)
+    reading = train_and_read(run, "dense", phase, stop, flow=flow, last=last)
+    if stop == clock.steps_at(run.config.dense.warmup):
+        run.states.keep("warm-up")
+    if last:
+        run.states.keep("dense")
+        run.states.keep("trained")
+        if wants_halves(run):
+            reading = with_halves(run, reading)
     run.update(dense=add_reading(run.record.dense, reading, run.lap()))
     if is_reference:
         run.update(reference=reading)

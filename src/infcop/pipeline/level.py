@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from infcop.core.mask import Masks
-from infcop.core.method import AtLeast
 from infcop.core.records import Cost, LevelRecord, Reading, StopDecision
-from infcop.errors import NoEffectWarning
-from infcop.masking.prune import prune_level
+from infcop.errors import LayerCollapseError, NoEffectWarning
+from infcop.masking.prune import prune_level, pruned_norm
 from infcop.pipeline.context import Run
-from infcop.pipeline.dense import rewind_values
+from infcop.pipeline.dense import go_back
 from infcop.pipeline.marks import level_marks
-from infcop.pipeline.reading import read_after_pruning, train_and_read, with_flow
+from infcop.pipeline.rates import level_rates
+from infcop.pipeline.reading import (
+    read_after_pruning,
+    reads_flow,
+    train_and_read,
+    with_flow,
+    with_metrics,
+)
+from infcop.pipeline.stop_context import asks_at_once, level_rule, stop_context
 from infcop.report.summary import decision_line
 from infcop.report.words import percent
-from infcop.rewinding.policy import keeps_weights, schedule_start
+from infcop.rewinding.policy import rewinds_levels
 from infcop.rewinding.snapshot import Snapshot
 from infcop.scoring import SCORES
-from infcop.stopping.build import build_rule, needed_flows
-from infcop.stopping.rule import StopContext
+from infcop.stopping.build import needs_mask
 from infcop.training.phase import Phase
-from infcop.training.recipe import learning_rate
 
 __all__ = ["is_open", "run_level"]
 
@@ -32,12 +37,15 @@ def run_level(run: Run) -> bool:
     Returns:
         Whether there was a level: an adaptive schedule may find nothing to remove.
     """
+    decision = None
     if not is_open(run.record.levels):
         if not _prune(run):
             return False
-        _rewind(run)
-    phase = run.resume_phase(_level_phase(run))
-    decision = _train_read_decide(run, phase)
+        decision = _decide_at_once(run)
+        _keep_ticket(run, rewound=decision is None)
+    if decision is None:
+        decision = _train_read_decide(run, run.resume_phase(_level_phase(run)))
+        run.states.keep("trained")
     run.enforcer.check()
     level = run.update_level(stopped_by=decision)
     run.save()
@@ -60,12 +68,7 @@ def _prune(run: Run) -> bool:
     """
     before = run.masks
     method = run.config.method
-    weights = {name: parameter.detach() for name, parameter in run.parameters.items()}
-    scores = {
-        name: SCORES[method.score](weight, None, before[name].to(weight.device))
-        for name, weight in weights.items()
-    }
-    masks = prune_level(weights, scores, before, method, run.target_kept)
+    masks = _next_masks(run, run.next_stop_kept)
     if masks.kept == before.kept:
         run.warn(
             f"the schedule '{method.schedule.kind}' finds nothing to remove at density "
@@ -74,27 +77,77 @@ def _prune(run: Run) -> bool:
             NoEffectWarning,
         )
         return False
+    level = _new_level(run, before, masks)
     run.mask_with(masks)
-    run.update(levels=(*run.record.levels, _new_level(run, before, masks)))
-    _add(run, read_after_pruning(run))
+    run.states.begin_level()
+    run.update(levels=(*run.record.levels, level))
+    reading = read_after_pruning(run)
+    _add(run, reading)
+    # Flow from training has nothing to tell here: what was taken last is the trained network.
+    if reading.flows:
+        run.states.keep("pruned")
     return True
 
 
+def _next_masks(run: Run, stop_kept: int) -> Masks:
+    """Score the present weights and select what survives the next level."""
+    method = run.config.method
+    weights = {name: parameter.detach() for name, parameter in run.parameters.items()}
+    scores = {
+        name: SCORES[method.score](weight, None, run.masks[name].to(weight.device))
+        for name, weight in weights.items()
+    }
+    return prune_level(
+        weights,
+        scores,
+        run.masks,
+        method,
+        level=len(run.record.levels) + 1,
+        target_kept=run.target_kept,
+        stop_kept=stop_kept,
+    )
+
+
 def _new_level(run: Run, before: Masks, masks: Masks) -> LevelRecord:
+    rewind = run.config.method.rewind
     return LevelRecord(
         level=len(run.record.levels) + 1,
         kept=masks.kept,
         density=masks.density,
         kept_per_layer=masks.kept_per_layer,
         removed=before.kept - masks.kept,
-        rewound_to=run.config.method.rewind.to,
+        pruned_norm=pruned_norm(run.parameters, before, masks),
+        rewound_to="none" if rewind.when == "end" else rewind.to,
     )
 
 
-def _rewind(run: Run) -> None:
-    """Put the surviving weights and all buffers back, and keep the ticket."""
-    if not keeps_weights(run.config.method.rewind):
-        Snapshot(rewind_values(run)).restore(run.model, run.masks)
+def _decide_at_once(run: Run) -> StopDecision | None:
+    """Ask the rule about the reading right after pruning; None where the level has to train.
+
+    A level that need not train is not rewound either: the trained weights are what was read, and
+    what the next level is pruned by.
+    """
+    rule = level_rule(run.config)
+    run.rule_state = rule.init(stop_context(run.record, run.config, len(run.record.levels)))
+    pruned = run.record.levels[-1].readings[-1]
+    run.states.forget_last()
+    if not asks_at_once(run.config):
+        return None
+    run.rule_state, decision = rule.update(run.rule_state, pruned)
+    # The same moment as a reading of the level, at no further cost.
+    reading = pruned.model_copy(update={"phase": "level", "cost": Cost(), "decision": decision})
+    if decision.stop and reading.main is None:
+        reading = with_metrics(run, reading)
+    _add(run, reading)
+    return decision if decision.stop else None
+
+
+def _keep_ticket(run: Run, *, rewound: bool) -> None:
+    """Put earlier values back if asked for, and keep the ticket."""
+    if not rewound:
+        run.update_level(rewound_to="none")
+    elif rewinds_levels(run.config.method.rewind):
+        go_back(run)
     run.enforcer.check()
     run.store.write_tensors(run.store.masks, run.masks)
     run.store.write_tensors(run.store.values, Snapshot.take(run.model, copy=False))
@@ -102,13 +155,12 @@ def _rewind(run: Run) -> None:
 
 def _level_phase(run: Run) -> Phase:
     config = run.config
-    start = schedule_start(config.method.rewind, config.dense.passes, config.dense.warmup)
     return Phase(
         run.engine,
         run.wrapped,
         run.task,
         config.training,
-        rate=lambda passes: learning_rate(config.training, start + passes, config.dense.passes),
+        rate=level_rates(run),
         seed=config.seed,
         label=("level", len(run.record.levels)),
         events=run.step_events,
@@ -118,24 +170,23 @@ def _level_phase(run: Run) -> Phase:
 
 def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
     """Train a little, read, decide, until the stop rule says why to stop."""
-    levels = run.config.levels
-    stop_config = run.config.method.stop
-    stops = level_marks(run, phase.clock)
+    stops = level_marks(run, phase.clock, also=_asked_for(run))
     level = run.record.levels[-1]
     title = f"level {level.level}, density {percent(level.density)}"
     run.progress.begin(title, stops[-1], phase.step)
-    rule = build_rule(AtLeast(passes=levels.min_passes, of=stop_config), levels.max_passes)
-    if all(reading.phase == "pruned" for reading in level.readings):
-        run.rule_state = rule.init(_stop_context(run))
-        if levels.min_passes == 0 and run.config.method.flow.source == "probe":
-            stops.insert(0, 0)
-    else:
-        stops = [stop for stop in stops if stop > phase.step]
+    rule = level_rule(run.config)
     for stop in stops:
-        reading = _read_at(run, phase, stop)
+        if stop <= phase.step:
+            continue
+        reading = train_and_read(
+            run, "level", phase, stop, flow=reads_flow(run), last=stop == stops[-1]
+        )
+        reading = reading.model_copy(update={"mask_change": _mask_change(run)})
         run.rule_state, decision = rule.update(run.rule_state, reading)
         if decision.stop and not reading.flows:
             reading = with_flow(run, reading)
+        if decision.stop and reading.main is None:
+            reading = with_metrics(run, reading)
         _add(run, reading.model_copy(update={"decision": decision}))
         if decision.stop:
             return decision
@@ -143,30 +194,21 @@ def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
     raise AssertionError("the budget stops a level at its last mark")
 
 
-def _read_at(run: Run, phase: Phase, stop: int) -> Reading:
-    if stop == 0 and keeps_weights(run.config.method.rewind):
-        # Nothing has changed since the mask was applied: the same reading, at no further cost.
-        pruned = run.record.levels[-1].readings[-1]
-        return pruned.model_copy(update={"phase": "level", "cost": Cost()})
-    return train_and_read(
-        run, "level", phase, stop, flow=bool(needed_flows(run.config.method.stop))
-    )
+def _asked_for(run: Run) -> list[float]:
+    """Return the passes at which the rule wants to be asked again."""
+    decisions = [reading.decision for reading in run.record.levels[-1].readings]
+    return [decision.until for decision in decisions if decision and decision.until is not None]
 
 
-def _stop_context(run: Run) -> StopContext:
-    dense = run.config.dense
-    sign = 1 if run.record.data.higher_is_better else -1
-    warmup = [
-        reading.main
-        for reading in run.record.dense.readings
-        if reading.main is not None and reading.passes <= dense.warmup + 1e-9
-    ]
-    return StopContext(
-        reference=run.record.reference,
-        warmup_best=max(warmup, key=lambda value: sign * value, default=None),
-        higher_is_better=run.record.data.higher_is_better,
-        max_passes=run.config.levels.max_passes,
-    )
+def _mask_change(run: Run) -> float | None:
+    """Return how much the mask that would be drawn next has changed since the reading before."""
+    method = run.config.method
+    if not (needs_mask(method.stop) or method.flow.every_reading):
+        return None
+    try:
+        return run.states.mask_change(_next_masks(run, stop_kept=1))
+    except LayerCollapseError:
+        return run.states.mask_change(None)
 
 
 def _add(run: Run, reading: Reading) -> None:

@@ -6,31 +6,55 @@ import math
 from collections.abc import Iterable
 
 from infcop.pipeline.context import Run
-from infcop.rewinding.policy import snapshot_place
-from infcop.stopping.build import named_passes
+from infcop.stopping.build import named_passes, needed_floors
 from infcop.training.clock import Clock
 
-__all__ = ["dense_marks", "final_marks", "level_marks", "marks", "reference_place"]
+__all__ = ["dense_marks", "dense_reads", "final_marks", "level_marks", "marks", "reference_place"]
 
 
 def dense_marks(run: Run, clock: Clock) -> list[int]:
-    """Return the steps at which the dense training is read or something of it is kept."""
-    dense = run.config.dense
-    kept = (snapshot_place(run.config.method.rewind, dense.warmup), reference_place(run))
-    also = [place for place in (*kept, dense.warmup) if place]
-    return marks(clock, run.config.levels.unit, dense.passes, also=also)
+    """Return the steps at which the dense training is read: every pass, whatever the method.
+
+    Randomness depends on the places where training is interrupted, so methods that are compared
+    must have the same ones.
+    """
+    return marks(clock, 1, run.config.dense.passes)
 
 
-def level_marks(run: Run, clock: Clock) -> list[int]:
+def level_marks(run: Run, clock: Clock, also: Iterable[float] = ()) -> list[int]:
     """Return the steps at which a level is read: the last uses up its budget."""
     levels = run.config.levels
-    also = [levels.min_passes, *named_passes(run.config.method.stop)]
-    return marks(clock, levels.unit, levels.max_passes, also=also)
+    named = [run.config.min_passes, *named_passes(run.config.method.stop), *also]
+    return marks(clock, levels.unit, levels.max_passes, also=named)
 
 
-def final_marks(run: Run, clock: Clock) -> list[int]:
-    """Return the steps at which the final training is read."""
-    return marks(clock, run.config.levels.unit, run.config.final_passes)
+def final_marks(run: Run, clock: Clock, recovery: float = 0.0) -> list[int]:
+    """Return the steps at which the final training is read, which may follow a recovery."""
+    # Only levels are short enough to be read several times per pass.
+    unit = max(run.config.levels.unit, 1.0)
+    also = [recovery] if recovery else []
+    return marks(clock, unit, recovery + run.config.final_passes, also=also)
+
+
+def dense_reads(run: Run, clock: Clock) -> set[int]:
+    """Return the steps of the dense training at which flow is read: where something needs it."""
+    dense = dense_marks(run, clock)
+    if run.config.method.flow.every_reading:
+        return set(dense)
+    found = {dense[-1], clock.steps_at(reference_place(run)), *_drift_marks(run, clock)}
+    if run.states.wants("warm-up"):
+        found.add(clock.steps_at(run.config.dense.warmup))
+    return found
+
+
+def _drift_marks(run: Run, clock: Clock) -> list[int]:
+    """Return the steps of the dense training whose flow a noise floor is taken from."""
+    parts = [p for p in needed_floors(run.config.method.stop) if p.kind != "halves"]
+    if not parts:
+        return []
+    passes = dense_marks(run, clock)
+    changes = max(len(passes) if p.readings is None else p.readings for p in parts)
+    return passes[-(changes + 1) :]
 
 
 def reference_place(run: Run) -> int:

@@ -8,18 +8,29 @@ from typing import Literal
 
 import torch
 
-from infcop.core.records import Cost, Reading
+from infcop.core.comparison import HALVES
+from infcop.core.records import Comparison, Cost, Reading
 from infcop.core.rng import derive_seed, preserved_rng
+from infcop.flow.compare import compare, matrices
 from infcop.flow.meter import FlowMeter, Watch
 from infcop.flow.reading import FlowReading
 from infcop.flow.sampling import STATISTICS, Precision
 from infcop.pipeline.context import Run
-from infcop.stopping.build import needed_flows
+from infcop.stopping.build import needed_flows, needs_flow_in_levels, needs_metric
 from infcop.tasks.base import Loader, Metrics
 from infcop.training.engine import evaluating
 from infcop.training.phase import Phase
 
-__all__ = ["evaluate", "flow_kinds", "read_after_pruning", "train_and_read", "with_flow"]
+__all__ = [
+    "evaluate",
+    "flow_kinds",
+    "read_after_pruning",
+    "reads_flow",
+    "train_and_read",
+    "with_flow",
+    "with_halves",
+    "with_metrics",
+]
 
 Kind = Literal["information", "gradient"]
 Place = Literal["dense", "pruned", "level", "final"]
@@ -29,16 +40,27 @@ def flow_kinds(run: Run) -> tuple[Kind, ...]:
     """Return the kinds of flow that this run reads.
 
     Those that its stop rule compares; a rule that compares none gets information flow, which the
-    report shows, as long as the model has an edge to read it on.
+    report shows, as long as the model has an edge to read it on and measuring is not to be spared.
     """
     needed = {name.split(".")[0] for name in needed_flows(run.config.method.stop)}
-    if not needed and run.record.model.edges:
-        return ("information",)
     kinds: tuple[Kind, ...] = ("information", "gradient")
+    if run.config.method.flow.every_reading:
+        needed.add("gradient")
+    sparing = run.config.levels.evaluate == "ends"
+    if (run.states.wanted or not (needed or sparing)) and run.record.model.edges:
+        needed.add("information")
     return tuple(kind for kind in kinds if kind in needed)
 
 
-def train_and_read(run: Run, place: Place, phase: Phase, stop: int, *, flow: bool) -> Reading:
+def reads_flow(run: Run) -> bool:
+    """Return whether the stop rule, or a study, needs flow at every reading of a level."""
+    method = run.config.method
+    return needs_flow_in_levels(method.stop) or method.flow.every_reading
+
+
+def train_and_read(
+    run: Run, place: Place, phase: Phase, stop: int, *, flow: bool, last: bool
+) -> Reading:
     """Train up to a step, then measure the working model as it stands; nothing of it changes.
 
     Args:
@@ -48,14 +70,20 @@ def train_and_read(run: Run, place: Place, phase: Phase, stop: int, *, flow: boo
         stop: The step, counted since the phase began; where it is there already, nothing is
             trained.
         flow: Whether to read flow too.
+        last: Whether this is the end of its phase, which is always evaluated.
     """
     before, loss, measured = phase.examples, None, None
     if stop > phase.step:
         if flow and run.config.method.flow.source == "training" and flow_kinds(run):
             loss, measured = _watched(run, phase, stop)
+        elif place == "dense" and run.shared_dense is not None:
+            loss, seconds = run.shared_dense.advance(phase, run.model, stop)
+            run.charge(seconds)
         else:
             loss = phase.advance(stop)
-    reading = _metrics(run, place, phase.passes)
+    reading = Reading(phase=place, level=len(run.record.levels), passes=phase.passes)
+    if last or _evaluates(run):
+        reading = with_metrics(run, reading)
     training = Cost(training=phase.examples - before)
     reading = reading.model_copy(update={"train_loss": loss, "cost": reading.cost + training})
     if measured is not None:
@@ -65,7 +93,10 @@ def train_and_read(run: Run, place: Place, phase: Phase, stop: int, *, flow: boo
 
 def read_after_pruning(run: Run) -> Reading:
     """Measure what pruning did to the trained network."""
-    return with_flow(run, _metrics(run, "pruned", 0.0))
+    reading = Reading(phase="pruned", level=len(run.record.levels), passes=0.0)
+    if _evaluates(run):
+        reading = with_metrics(run, reading)
+    return with_flow(run, reading)
 
 
 def with_flow(run: Run, reading: Reading) -> Reading:
@@ -96,16 +127,46 @@ def evaluate(run: Run, loader: Loader) -> Metrics:
         return run.task.evaluate(run.wrapped, run.engine.loader(loader, order))
 
 
-def _metrics(run: Run, place: Place, passes: float) -> Reading:
+def with_metrics(run: Run, reading: Reading) -> Reading:
+    """Return a reading of the present moment with the held-out metrics added."""
     metrics = evaluate(run, run.task.held_out_loader)
-    return Reading(
-        phase=place,
-        level=len(run.record.levels),
-        passes=passes,
-        metrics=dict(metrics.values),
-        main=metrics.main_value,
-        cost=Cost(evaluating=metrics.examples),
+    return reading.model_copy(
+        update={
+            "metrics": dict(metrics.values),
+            "main": metrics.main_value,
+            "cost": reading.cost + Cost(evaluating=metrics.examples),
+        }
     )
+
+
+def with_halves(run: Run, reading: Reading) -> Reading:
+    """Return a reading with the two halves of its probe compared with each other."""
+    with run.engine.autocast():
+        first, second = (
+            _meter(run, kinds=("information",)).read(
+                run.task, map(run.engine.move, run.probe[half::2]), run.masks, strict=False
+            )
+            for half in (0, 1)
+        )
+    if first.moments is None or second.moments is None:
+        raise AssertionError("moments are kept where a floor needs them")
+    pair = matrices(first.moments), matrices(second.moments)
+    halves: dict[str, Comparison] = {
+        HALVES: compare(*pair),
+        f"{HALVES}, alive units": compare(*pair, units="alive"),
+    }
+    examples = first.forward_examples + second.forward_examples
+    return reading.model_copy(
+        update={
+            "comparisons": {**reading.comparisons, **halves},
+            "cost": reading.cost + Cost(measuring=examples),
+        }
+    )
+
+
+def _evaluates(run: Run) -> bool:
+    config = run.config
+    return config.levels.evaluate == "readings" or needs_metric(config.method.stop)
 
 
 def _watched(run: Run, phase: Phase, stop: int) -> tuple[float, FlowReading]:
@@ -122,14 +183,17 @@ def _watched(run: Run, phase: Phase, stop: int) -> tuple[float, FlowReading]:
     return loss, watches[0].reading(strict=False)
 
 
-def _meter(run: Run) -> FlowMeter:
+def _meter(run: Run, kinds: tuple[Kind, ...] | None = None) -> FlowMeter:
     flow = run.config.method.flow
+    needed = needed_flows(run.config.method.stop)
     return FlowMeter(
         run.model,
         edges=run.edges,
         parameters=run.prunable.names,
-        kinds=flow_kinds(run),
+        kinds=flow_kinds(run) if kinds is None else kinds,
         gradient=flow.gradient,
+        keep_moments=bool(run.states.wanted),
+        alignment="information.cka" in needed or flow.every_reading,
         standard_errors=flow.standard_errors,
     )
 
@@ -154,8 +218,12 @@ def _with(run: Run, reading: Reading, measured: FlowReading) -> Reading:
         )
         run.warn(f"the flow is not finite in {places}; nothing can be decided from such a reading")
     cost = Cost(measuring=measured.forward_examples, measuring_gradient=measured.gradient_examples)
+    found: dict[str, Comparison] = {}
+    if measured.moments is not None and "information.signed" in measured.flows:
+        found = run.states.take(matrices(measured.moments))
     return reading.model_copy(
         update={
+            "comparisons": {**reading.comparisons, **found},
             "flows": measured.flows,
             "dead_units": measured.dead_units,
             "probe_examples": measured.examples,

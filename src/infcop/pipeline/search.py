@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from infcop.models.unwrap import unwrapped
 from infcop.pipeline.progress import LoggedProgress, Progress
 from infcop.pipeline.result import Result
 from infcop.pipeline.run import execute
-from infcop.pipeline.setup import prepare
+from infcop.pipeline.setup import prepare, shared_dense
 from infcop.pipeline.store import RunStore
 from infcop.tasks.base import Task
 
@@ -44,7 +44,8 @@ def search(
     *,
     run_dir: str | os.PathLike[str],
     density: float = 0.05,
-    method: str | Settings | MethodConfig = "infcop-if",
+    milestones: Sequence[float] = (),
+    method: str | Settings | MethodConfig = "infcop",
     seed: int = 0,
     training: Settings | TrainingConfig | None = None,
     dense: Settings | DenseConfig | None = None,
@@ -65,6 +66,8 @@ def search(
         task: For instance ``infcop.Classification(train_loader, held_out_loader)``.
         run_dir: Folder for checkpoints, record and report; nothing is written elsewhere.
         density: Fraction of the prunable weights to keep, in (0, 1].
+        milestones: Larger densities, falling, at which a network is trained to the end on the way;
+            the record's ``milestones`` hold what they came to.
         method: A name that ``infcop methods`` lists, a mapping with a ``name`` and the axes to
             change, or a whole ``MethodConfig``.
         seed: Of everything random; the same seed gives the same result, bit for bit on the CPU.
@@ -100,6 +103,7 @@ def search(
     """
     settings: dict[str, Any] = {
         "density": density,
+        "milestones": tuple(milestones),
         "method": resolve_method(method),
         "seed": seed,
         "training": training,
@@ -128,8 +132,13 @@ def run_search(
     data_name: str,
     progress: Progress | None = None,
     split: Mapping[str, Any] | None = None,
+    dense_dir: str | os.PathLike[str] | None = None,
 ) -> Result:
-    """Run or continue a search whose settings are resolved."""
+    """Run or continue a search whose settings are resolved.
+
+    Runs that start alike may share a ``dense_dir``: the first trains the dense network, the others
+    take it from there, bit for bit the same.
+    """
     store = RunStore(run_dir)
     with store.locked(), preserved_rng(), _threads(config.execution.threads):
         run = prepare(
@@ -142,6 +151,8 @@ def run_search(
             data_name=data_name,
             split=split or {},
         )
+        if dense_dir is not None:
+            run.shared_dense = shared_dense(run, dense_dir)
         store.claim(config, model_name)
         resumed = run.restore()
         store.append_log("resumed" if resumed else "started", seed=config.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -18,17 +19,22 @@ from infcop.errors import ConfigError, FlowError
 from infcop.models.graph import LayerGraph, select_edges, trace_graph
 from infcop.models.prunable import Prunable, find_prunable
 from infcop.pipeline.context import Run
+from infcop.pipeline.marks import dense_marks
 from infcop.pipeline.probe import batch_to_trace, take_probe
 from infcop.pipeline.progress import Progress
 from infcop.pipeline.settings import written
+from infcop.pipeline.shared_dense import SharedDense
+from infcop.pipeline.states import States
 from infcop.pipeline.store import RunStore
 from infcop.pipeline.trial import check_task, try_out
+from infcop.pipeline.wanted import check_wanted, needs_information, wanted_comparisons
 from infcop.pipeline.window import training_window
 from infcop.rewinding.policy import schedule_start
 from infcop.stopping.build import needed_flows
 from infcop.tasks.base import Loader, Task
+from infcop.training.clock import Clock
 from infcop.training.engine import Engine
-from infcop.training.recipe import learning_rate
+from infcop.training.rates import LevelFacts, level_rate
 
 __all__ = ["count_examples", "prepare"]
 
@@ -87,24 +93,39 @@ def prepare(
         store=store,
         progress=progress,
     )
+    run.states = States(wanted_comparisons(config) if edges.edges else (), edges.edges)
+    check_wanted(run)
     _warn_of_small_rate(run)
     if config.method.flow.source == "training":
         run.window = training_window(run)
     return run
 
 
+def shared_dense(run: Run, folder: str | os.PathLike[str]) -> SharedDense:
+    """Return the place where runs that start like this one keep their dense training."""
+    marks = dense_marks(run, Clock(len(run.task.train_loader)))
+    facts = [run.record.data.model_dump(mode="json"), run.config.execution.precision]
+    return SharedDense(folder, run.config, run.model, marks, facts)
+
+
 def _warn_of_small_rate(run: Run) -> None:
-    """Warn where levels would train at the end of a schedule that has come down."""
+    """Warn where levels would train at the end of a schedule that has come down.
+
+    Every kind of rate but ``schedule`` says itself how large it is.
+    """
     config = run.config
     rewind, dense = config.method.rewind, config.dense
     start = schedule_start(rewind, dense.passes, dense.warmup)
-    rate = learning_rate(config.training, start, dense.passes)
-    if start == dense.passes and rate < _SMALL * config.training.lr:
+    if config.method.rate.kind != "schedule" or start < dense.passes:
+        return
+    rate = level_rate(config, LevelFacts(start=start), passes=0)
+    if rate < _SMALL * config.training.lr:
         run.warn(
             f"levels train at learning rate {rate:.2g}, {rate / config.training.lr:.2g} of "
             f"training.lr: method.rewind.to is '{rewind.to}', so they go on from the end of the "
             f"schedule '{config.training.schedule}'. Rewind to an epoch, choose a constant "
-            "schedule, or raise training.lr_end_fraction if that is not meant"
+            "schedule, set method.rate.kind to 'restart', 'linear' or 'constant', or raise "
+            "training.lr_end_fraction if that is not meant"
         )
 
 
@@ -124,7 +145,7 @@ def _edges(graph: LayerGraph, config: SearchConfig) -> Edges:
         return select_edges(graph, config.method.flow.edges)
     except FlowError:
         named = not isinstance(config.method.flow.edges, str)
-        if named or any(f.startswith("information") for f in needed_flows(config.method.stop)):
+        if named or needs_information(config):
             raise
         return Edges(())
 

@@ -8,6 +8,7 @@
       checkpoints/latest.safetensors  where the run stands; the one source of truth for resuming
       checkpoints/rewind.safetensors  the values that levels rewind to
       checkpoints/dense.safetensors   the dense trained network
+      checkpoints/trunk.safetensors   where the search goes on after a milestone's final training
       checkpoints/sparse.safetensors  the sparse network, keys of the plain model
       ticket/masks.safetensors        what survives
       ticket/values.safetensors       the values that the ticket starts from
@@ -60,6 +61,7 @@ class RunStore:
         self.rewind = self.root / "checkpoints" / "rewind.safetensors"
         self.dense = self.root / "checkpoints" / "dense.safetensors"
         self.sparse = self.root / "checkpoints" / "sparse.safetensors"
+        self.trunk = self.root / "checkpoints" / "trunk.safetensors"
         self.masks = self.root / "ticket" / "masks.safetensors"
         self.values = self.root / "ticket" / "values.safetensors"
 

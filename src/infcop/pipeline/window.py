@@ -6,8 +6,8 @@ import math
 from itertools import pairwise
 
 from infcop.pipeline.context import Run
-from infcop.pipeline.marks import dense_marks, final_marks, level_marks, reference_place
-from infcop.stopping.build import needed_flows
+from infcop.pipeline.marks import dense_marks, dense_reads, final_marks, level_marks
+from infcop.pipeline.reading import reads_flow
 from infcop.training.clock import Clock
 
 __all__ = ["training_window"]
@@ -38,9 +38,9 @@ def training_window(run: Run) -> int:
 def _stretches(run: Run, clock: Clock) -> list[int]:
     """Return the steps between each reading of flow and the mark before it."""
     dense = dense_marks(run, clock)
-    read = {dense[-1], clock.steps_at(reference_place(run))}
+    read = dense_reads(run, clock)
     found = [stop - before for before, stop in pairwise((0, *dense)) if stop in read]
-    if needed_flows(run.config.method.stop):
+    if reads_flow(run):
         found += [stop - before for before, stop in pairwise((0, *level_marks(run, clock)))]
     if run.config.final_passes:
         final = (0, *final_marks(run, clock))

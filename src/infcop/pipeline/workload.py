@@ -36,9 +36,16 @@ class Workload:
 
 
 def run_config(
-    config: RunConfig, *, run_dir: str | os.PathLike[str], progress: Progress | None = None
+    config: RunConfig,
+    *,
+    run_dir: str | os.PathLike[str],
+    progress: Progress | None = None,
+    dense_dir: str | os.PathLike[str] | None = None,
 ) -> Result:
-    """Run or continue a whole run: data, model and search."""
+    """Run or continue a whole run: data, model and search.
+
+    Runs that start alike may share a ``dense_dir``, where the dense training is kept.
+    """
     workload = build_workload(config)
     return run_search(
         workload.model,
@@ -49,6 +56,7 @@ def run_config(
         data_name=config.data.name,
         progress=progress,
         split=workload.split,
+        dense_dir=dense_dir,
     )
 
 

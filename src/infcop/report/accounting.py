@@ -11,6 +11,7 @@ __all__ = [
     "CostRow",
     "Spending",
     "cost_rows",
+    "dense_trainings",
     "dense_main",
     "kept_per_layer",
     "main_after_pruning",
@@ -85,11 +86,19 @@ def total_cost(record: RunRecord) -> Cost:
 def search_cost(record: RunRecord) -> float | None:
     """Return the cost of the whole search as a multiple of the dense training.
 
+    ``None`` before the dense network has trained.
+    """
+    return dense_trainings(record, total_cost(record))
+
+
+def dense_trainings(record: RunRecord, cost: Cost) -> float | None:
+    """Return a cost as a multiple of the dense training.
+
     Forward equivalents of everything, measuring and evaluating included, over three times the
     training examples of the dense network. ``None`` before the dense network has trained.
     """
     dense = record.dense.cost.training
-    return total_cost(record).forward_equivalents / (3 * dense) if dense else None
+    return cost.forward_equivalents / (3 * dense) if dense else None
 
 
 def cost_rows(record: RunRecord) -> tuple[CostRow, ...]:
@@ -153,16 +162,15 @@ def main_at_end(level: LevelRecord) -> float | None:
 
 
 def _row(record: RunRecord, label: str, cost: Cost, seconds: float | None) -> CostRow:
-    dense = record.dense.cost.training
-    equivalents = cost.forward_equivalents
+    multiple = dense_trainings(record, cost)
     return CostRow(
         label=label,
         training=record.passes(cost.training),
         measuring=record.passes(cost.measuring),
         measuring_gradient=record.passes(cost.measuring_gradient),
         evaluating=record.passes(cost.evaluating),
-        forward_equivalents=record.passes(equivalents),
-        dense_trainings=equivalents / (3 * dense) if dense else math.nan,
+        forward_equivalents=record.passes(cost.forward_equivalents),
+        dense_trainings=math.nan if multiple is None else multiple,
         seconds=seconds,
     )
 

@@ -13,6 +13,8 @@ __all__ = ["compared_distance", "decision_line", "evidence_text", "reasons_text"
 _LIMITS = {
     "distance": "threshold",
     "metric": "threshold",
+    "change_per_pass": "threshold",
+    "mask_change": "threshold",
     "passes": "budget",
     "passes_without_improvement": "patience",
 }
@@ -34,7 +36,7 @@ def decision_line(level: LevelRecord) -> str:
         ... )
         >>> decision_line(level)
         'level 3, density 51.2 %: stopped after 1.25 passes, the flow has come back to that of
-         the dense network (distance 0.040 < 0.110)'
+         the reference (distance 0.040 < 0.110)'
     """
     start = f"level {level.level}, density {words.percent(level.density)}"
     if level.stopped_by is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "canvas",
     "label",
     "thinned",
+    "to_draw",
 ]
 
 # The palette of Okabe and Ito, which people with any colour vision can tell apart.
@@ -99,3 +101,20 @@ def thinned(labels: Sequence[str], most: int) -> dict[str, Any]:
     step = max(-(-len(labels) // most), 1)
     places = list(range(0, len(labels), step))
     return {"tickvals": places, "ticktext": [labels[place] for place in places]}
+
+
+def to_draw(key: str, plot: go.Figure) -> dict[str, Any]:
+    """Return what the page's script draws: the element's name, traces and layout."""
+    drawn = _plain(plot.to_plotly_json())
+    return {"key": key, "data": drawn["data"], "layout": drawn["layout"]}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; what is not finite becomes null, a gap in the drawing."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

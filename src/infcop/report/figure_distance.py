@@ -15,7 +15,7 @@ from infcop.report.tables import Table
 
 __all__ = ["distance_figure"]
 
-_HEADING = "Distance to the dense network's flow"
+_HEADING = "Distance of the flow from its reference"
 
 
 class _Comparison(NamedTuple):
@@ -47,9 +47,10 @@ def distance_figure(record: RunRecord) -> Figure | Omitted:
         heading=_HEADING,
         finding=_finding(compared),
         reading=(
-            "How far the flow of the sparse network lies from that of the dense one, at each "
-            "reading. A level may stop once the distance is below the threshold. Numbers along "
-            "the top name the levels."
+            "How far the flow of the sparse network lies from that of the reference, at each "
+            "reading: the dense network, or the network as it was last trained. Below the "
+            "threshold a level need not train, or not train on; readings without a comparison "
+            "are left out. Numbers along the top name the levels."
         ),
         plot=plot,
         table=Table(

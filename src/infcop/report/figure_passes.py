@@ -18,8 +18,12 @@ __all__ = ["passes_figure"]
 _HEADING = "Passes per level, and why each level stopped"
 _LOOKS = {
     StopReason.FLOW: (drawing.BLUE, ""),
+    StopReason.SHOCK: (drawing.BLUE, ""),
+    StopReason.SETTLED: (drawing.BLUE, "-"),
+    StopReason.MASK: (drawing.GREEN, "|"),
     StopReason.ACCURACY: (drawing.GREEN, "/"),
     StopReason.PLATEAU: (drawing.PURPLE, "x"),
+    StopReason.LOSS: (drawing.PURPLE, "+"),
     StopReason.BUDGET: (drawing.ORANGE, "\\"),
 }
 """Colour and hatching, so that a print in grey tells reasons apart too."""

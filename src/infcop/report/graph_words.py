@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from infcop.core.measurement import MeasuredEdge, MeasuredLayer, MeasurementRecord
 from infcop.report import words
 from infcop.report.graph_tables import edge_table, layer_table
-from infcop.report.tables import Table
+from infcop.report.tables import Table, plain_lines
 
 __all__ = ["dead_layers", "findings", "measurement_lines", "subject_line"]
 
@@ -102,13 +103,6 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _text_of(table: Table, what: str) -> Iterator[str]:
-    rows = [table.headings, *table.rows[:_MOST_LINES]]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(table.headings))]
-    for row in rows:
-        cells = (
-            f"{cell:<{width}}" if place in table.text else f"{cell:>{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join(cells).rstrip()
+    yield from plain_lines(replace(table, rows=table.rows[:_MOST_LINES]))
     if len(table.rows) > _MOST_LINES:
         yield f"... and {len(table.rows) - _MOST_LINES} more {what}: see the page, or use --json"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
-from typing import Any
 
 import yaml
 from markupsafe import Markup
@@ -14,9 +12,15 @@ from plotly.offline import get_plotlyjs
 from infcop.core.records import RunRecord
 from infcop.report.accounting import prunable_entries
 from infcop.report.answer import answer_sentences, big_numbers, subject
-from infcop.report.drawing import Figure
+from infcop.report.drawing import Figure, to_draw
 from infcop.report.figures import all_figures
-from infcop.report.tables import cost_table, excluded_table, level_table, pairs_table
+from infcop.report.tables import (
+    cost_table,
+    excluded_table,
+    level_table,
+    network_table,
+    pairs_table,
+)
 from infcop.report.writing import template, write_page
 
 __all__ = ["render_report", "write_report"]
@@ -55,9 +59,12 @@ def render_report(record: RunRecord, title: str) -> str:
         answer=answer_sentences(record),
         numbers=big_numbers(record),
         figures=figures,
-        plots=[_plot(figure) for figure in figures if isinstance(figure, Figure)],
+        plots=[
+            to_draw(figure.key, figure.plot) for figure in figures if isinstance(figure, Figure)
+        ],
         cost=cost_table(record),
         levels=level_table(record),
+        networks=network_table(record),
         excluded=excluded_table(record),
         versions=pairs_table(record.versions, "package"),
         hardware=pairs_table(record.hardware, "hardware"),
@@ -87,20 +94,3 @@ def write_report(record: RunRecord, path: str | os.PathLike[str], title: str | N
     page = render_report(record, title or target.resolve().parent.name or record.model.name)
     write_page(target, page)
     return target
-
-
-def _plot(figure: Figure) -> dict[str, Any]:
-    """Return what the page's script draws: the element's name, traces and layout."""
-    drawn = _plain(figure.plot.to_plotly_json())
-    return {"key": figure.key, "data": drawn["data"], "layout": drawn["layout"]}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; what is not finite becomes null, a gap in the drawing."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from infcop.core.records import LevelRecord, RunRecord
+from infcop.core.records import LevelRecord, Milestone, RunRecord
 from infcop.report import words
 from infcop.report.accounting import (
     dense_main,
+    dense_trainings,
     main_at_end,
     prunable_entries,
     search_cost,
@@ -17,7 +18,7 @@ from infcop.report.accounting import (
 )
 from infcop.report.decisions import decision_line, reasons_text, stop_counts
 
-__all__ = ["decision_line", "summary_dict", "summary_lines"]
+__all__ = ["decision_line", "milestone_line", "summary_dict", "summary_lines"]
 
 
 def summary_lines(record: RunRecord) -> list[str]:
@@ -30,6 +31,16 @@ def summary_lines(record: RunRecord) -> list[str]:
     if record.warnings:
         lines.append(f"Warnings: {len(record.warnings)}, the first: {record.warnings[0]}")
     return lines
+
+
+def milestone_line(record: RunRecord, milestone: Milestone) -> str:
+    """Say what a sparse network on the way has come to."""
+    data = record.data
+    name = data.main_metric.replace("_", " ")
+    found = words.metric(data, milestone.metrics.get(data.main_metric))
+    return (
+        f"milestone, density {words.percent(milestone.density)}: trained to the end, {name} {found}"
+    )
 
 
 def summary_dict(record: RunRecord) -> dict[str, Any]:
@@ -70,6 +81,7 @@ def summary_dict(record: RunRecord) -> dict[str, Any]:
         "seconds": _seconds(record),
         "stop_reasons": stop_counts(record),
         "levels": [_level_dict(level) for level in record.levels],
+        "milestones": [_milestone_dict(record, milestone) for milestone in record.milestones],
         "warnings": list(record.warnings),
     }
     return {key: _finite(value) for key, value in summary.items()}
@@ -135,6 +147,16 @@ def _density(record: RunRecord) -> float:
     if record.outcome:
         return record.outcome.density
     return record.levels[-1].density if record.levels else 1.0
+
+
+def _milestone_dict(record: RunRecord, milestone: Milestone) -> dict[str, Any]:
+    return {
+        "level": milestone.level,
+        "density": milestone.density,
+        "kept": milestone.kept,
+        "sparse": dict(milestone.metrics),
+        "search_cost": dense_trainings(record, milestone.cost) if milestone.metrics else None,
+    }
 
 
 def _level_dict(level: LevelRecord) -> dict[str, Any]:

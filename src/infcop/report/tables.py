@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from infcop.core.records import LevelRecord, RunRecord
@@ -10,13 +11,22 @@ from infcop.report.accounting import (
     CostRow,
     cost_rows,
     dense_main,
+    dense_trainings,
     main_after_pruning,
     main_at_end,
     prunable_entries,
 )
 from infcop.report.decisions import evidence_text
 
-__all__ = ["Table", "cost_table", "excluded_table", "level_table", "pairs_table"]
+__all__ = [
+    "Table",
+    "cost_table",
+    "excluded_table",
+    "level_table",
+    "network_table",
+    "pairs_table",
+    "plain_lines",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,26 @@ class Table:
     """The row that sums the others up."""
     cards: bool = False
     """Whether each row becomes a card on a small screen, its last cell below the others."""
+
+
+def plain_lines(table: Table) -> Iterator[str]:
+    """Yield a table as lines of plain text for the terminal, the headings first.
+
+    Example:
+        >>> for line in plain_lines(Table(("level", "passes"), (("1", "12"), ("10", "3")))):
+        ...     print(line)
+        level  passes
+        1          12
+        10          3
+    """
+    rows = [table.headings, *table.rows]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(table.headings))]
+    for row in rows:
+        cells = (
+            f"{cell:<{width}}" if place in table.text else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(cells).rstrip()
 
 
 def cost_table(record: RunRecord) -> Table:
@@ -103,6 +133,37 @@ def _why(level: LevelRecord) -> str:
     sentence = level.stopped_by.reason.sentence
     evidence = evidence_text(level.stopped_by)
     return f"{sentence[0].upper()}{sentence[1:]}{f' ({evidence})' if evidence else ''}."
+
+
+def network_table(record: RunRecord) -> Table:
+    """Return one row for each network that the search gave: its milestones and its end."""
+    data, outcome = record.data, record.outcome
+    split = outcome.measured_on if outcome else "test" if data.test else "held-out"
+    networks = [(m.density, m.kept, m.metrics, m.cost) for m in record.milestones]
+    if outcome:
+        networks.append((outcome.density, outcome.kept, outcome.sparse, outcome.cost))
+    return Table(
+        headings=(
+            "density",
+            "weights kept",
+            f"{split} {data.main_metric.replace('_', ' ')}",
+            "times dense training",
+        ),
+        rows=tuple(
+            (
+                words.percent(density),
+                words.count(kept),
+                words.metric(data, metrics.get(data.main_metric)),
+                _multiple(dense_trainings(record, cost)) if metrics else "",
+            )
+            for density, kept, metrics, cost in networks
+        ),
+        text=frozenset(),
+    )
+
+
+def _multiple(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def excluded_table(record: RunRecord) -> Table:

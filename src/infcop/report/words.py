@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from infcop.core.records import DataFacts, StopReason
+from infcop.core.study import StudyCell
 
 __all__ = [
     "SHORT_REASONS",
@@ -21,8 +22,13 @@ __all__ = [
 
 SHORT_REASONS = {
     StopReason.FLOW: "flow has come back",
+    StopReason.UNDISTURBED: "flow undisturbed",
+    StopReason.SHOCK: "shock worked off",
+    StopReason.SETTLED: "flow has settled",
+    StopReason.MASK: "mask has settled",
     StopReason.ACCURACY: "target reached",
     StopReason.PLATEAU: "no more improvement",
+    StopReason.LOSS: "loss no longer falls",
     StopReason.BUDGET: "budget used up",
     StopReason.NOT_YET: "not yet",
     StopReason.MINIMUM: "minimum not reached",
@@ -137,7 +143,7 @@ def change(data: DataFacts, before: float | None, after: float | None) -> str:
     return f"{sign}{number(moved)}, {'better' if (moved > 0) == data.higher_is_better else 'worse'}"
 
 
-def is_share(data: DataFacts) -> bool:
+def is_share(data: DataFacts | StudyCell) -> bool:
     """Return whether the main metric is an accuracy, a share of examples in [0, 1]."""
     return data.main_metric.endswith("accuracy")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infcop.core.method import Rewind
 
-__all__ = ["keeps_weights", "schedule_start", "snapshot_place"]
+__all__ = ["keeps_weights", "rewinds_levels", "schedule_start", "snapshot_place"]
 
 
 def keeps_weights(rewind: Rewind) -> bool:
@@ -15,6 +15,16 @@ def keeps_weights(rewind: Rewind) -> bool:
         (True, False)
     """
     return rewind.to in ("learning-rate", "none")
+
+
+def rewinds_levels(rewind: Rewind) -> bool:
+    """Return whether a level that trains begins with earlier values.
+
+    Example:
+        >>> rewinds_levels(Rewind(to="epoch")), rewinds_levels(Rewind(to="epoch", when="end"))
+        (True, False)
+    """
+    return not keeps_weights(rewind) and rewind.when == "every-level"
 
 
 def snapshot_place(rewind: Rewind, warmup: int) -> int | None:
@@ -40,7 +50,8 @@ def schedule_start(rewind: Rewind, dense: float, warmup: float) -> float:
 
     Weights that are rewound take the learning rate of their time with them; of the two choices
     that keep the weights, ``learning-rate`` starts the schedule over (Renda et al. 2020,
-    arXiv 2003.02389) and ``none`` goes on from its end.
+    arXiv 2003.02389) and ``none`` goes on from its end. Where only the final training begins with
+    earlier values, levels start the schedule over too.
 
     Args:
         rewind: The method's choice.
@@ -53,6 +64,8 @@ def schedule_start(rewind: Rewind, dense: float, warmup: float) -> float:
         >>> schedule_start(Rewind(to="learning-rate"), dense=8, warmup=8)
         0.0
     """
+    if rewind.when == "end":
+        return 0.0
     places: dict[str, float] = {
         "initialisation": 0.0,
         "epoch": rewind.passes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 import torch
@@ -67,7 +67,13 @@ class Snapshot(Mapping[str, Tensor]):
         return len(self._tensors)
 
     @torch.no_grad()
-    def restore(self, model: nn.Module, masks: Masks | None = None) -> None:
+    def restore(
+        self,
+        model: nn.Module,
+        masks: Masks | None = None,
+        *,
+        only: Iterable[str] | None = None,
+    ) -> None:
         """Set every parameter and buffer to its value here, pruned entries to exactly zero.
 
         Values are written in place: parameters stay the same objects, so optimisers and shared
@@ -78,15 +84,19 @@ class Snapshot(Mapping[str, Tensor]):
             model: The model the snapshot was taken of, or one built alike, on any device.
             masks: What survives; without, everything does. A tied weight may bear any of its
                 names.
+            only: The tensors to set, under any of their names; by default all. The others keep
+                their present values, but for pruned entries.
 
         Raises:
-            ModelError: The names or shapes of the model's tensors differ from those here.
+            ModelError: The names or shapes of the model's tensors differ from those here, or
+                ``only`` names one that there is not.
             PruningError: A mask names no parameter of the model, or has another shape.
         """
         tensors = _tensors_of(model)
         pruned = _masked_parameters(model, masks or Masks({}))
         self._check_alike(tensors)
-        for name, tensor in tensors.items():
+        chosen = tensors if only is None else _chosen(model, tensors, only)
+        for name, tensor in chosen.items():
             values = self[name].to(tensor)
             # An expanded buffer can't be written to, and need not be, since nothing else could.
             if not torch.equal(tensor, values):
@@ -115,6 +125,23 @@ class Snapshot(Mapping[str, Tensor]):
 def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by name, each tensor once."""
     return dict(chain(model.named_parameters(), model.named_buffers()))
+
+
+def _chosen(
+    model: nn.Module, tensors: Mapping[str, Tensor], names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Return the tensors of these names, under the first name of each."""
+    known: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    known |= dict(model.named_buffers(remove_duplicate=False))
+    meant = set()
+    for name in names:
+        if name not in known:
+            raise ModelError(
+                f"Snapshot.restore: expected 'only' to name tensors of the model, got '{name}'; "
+                f"{did_you_mean(name, known)}"
+            )
+        meant.add(id(known[name]))
+    return {name: tensor for name, tensor in tensors.items() if id(tensor) in meant}
 
 
 def _copied(tensor: Tensor) -> Tensor:

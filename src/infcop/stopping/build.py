@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
+from infcop.core.comparison import Anchor, Units
 from infcop.core.method import (
     AccuracyTarget,
     AllOf,
@@ -11,10 +14,16 @@ from infcop.core.method import (
     FixedBudget,
     GradientFlow,
     InformationFlow,
+    LossPlateau,
+    MaskDistance,
+    MatrixFlow,
     Plateau,
     RelativeGradientFlow,
     RelativeInformationFlow,
+    Settling,
+    ShockBudget,
     StopConfig,
+    rule_parts,
 )
 from infcop.core.records import Flow
 from infcop.errors import ConfigError
@@ -22,11 +31,31 @@ from infcop.stopping.accuracy import AccuracyRule
 from infcop.stopping.budget import BudgetRule
 from infcop.stopping.combine import AllOfRule, AnyOfRule, AtLeastRule, AtMostRule
 from infcop.stopping.flow import FlowRule, flow_distance, relative_flow_distance
-from infcop.stopping.plateau import PlateauRule
+from infcop.stopping.mask import MaskRule
+from infcop.stopping.matrix import MatrixRule
+from infcop.stopping.plateau import LossRule, PlateauRule
 from infcop.stopping.rule import StopRule
+from infcop.stopping.settling import SettlingRule
+from infcop.stopping.shock import ShockRule
 
-__all__ = ["build_rule", "named_passes", "needed_flows"]
+__all__ = [
+    "build_rule",
+    "NeededFloor",
+    "named_passes",
+    "needed_comparisons",
+    "needed_floors",
+    "needed_flows",
+    "needs_flow_in_levels",
+    "needs_mask",
+    "needs_metric",
+]
 
+_INFORMATION: dict[str, Flow] = {
+    "signed": "information.signed",
+    "absolute": "information.absolute",
+    "cka": "information.cka",
+}
+_GRADIENT: dict[str, Flow] = {"norm": "gradient.norm", "mean": "gradient.mean"}
 _FlowConfig = InformationFlow | GradientFlow | RelativeInformationFlow | RelativeGradientFlow
 
 
@@ -62,13 +91,69 @@ def needed_flows(config: StopConfig) -> frozenset[Flow]:
         >>> sorted(needed_flows(config))
         ['information.signed']
     """
-    if isinstance(config, _FlowConfig):
-        return frozenset({_flow(config)})
-    if isinstance(config, AnyOf | AllOf):
-        return frozenset().union(*map(needed_flows, config.rules))
-    if isinstance(config, AtLeast | AtMost):
-        return needed_flows(config.of)
-    return frozenset()
+    parts = [part for part in rule_parts(config) if isinstance(part, _FlowConfig)]
+    return frozenset({*map(_flow, parts), *map(_reference_flow, parts)})
+
+
+def needed_comparisons(config: StopConfig) -> frozenset[tuple[Anchor, Units]]:
+    """Return the states that a rule and its parts compare correlation matrices with.
+
+    Example:
+        >>> sorted(needed_comparisons(AnyOf(rules=(MatrixFlow(kappa=1), Settling()))))
+        [('last', 'all'), ('trained', 'all')]
+    """
+    found: set[tuple[Anchor, Units]] = set()
+    for part in rule_parts(config):
+        if isinstance(part, MatrixFlow):
+            found |= {(part.reference, part.units), ("trained", part.units)}
+        elif isinstance(part, ShockBudget):
+            found.add(("trained", part.units))
+        elif isinstance(part, Settling):
+            found.add(("last", part.units))
+    return frozenset(found)
+
+
+class NeededFloor(NamedTuple):
+    """What a part of a rule needs to know of the noise of the reference."""
+
+    kind: Literal["drift", "halves", "larger"]
+    readings: int | None
+    """Changes that a drift is averaged over; None for all."""
+    units: Units
+
+
+def needed_floors(config: StopConfig) -> tuple[NeededFloor, ...]:
+    """Return the noise floors that the parts of a rule need.
+
+    Example:
+        >>> needed_floors(MatrixFlow(epsilon=0.4)), needed_floors(MatrixFlow(kappa=1))[0].kind
+        ((), 'drift')
+    """
+    found = []
+    for part in rule_parts(config):
+        if isinstance(part, MatrixFlow) and part.kappa is not None:
+            found.append(NeededFloor(part.floor, part.floor_readings, part.units))
+    return tuple(found)
+
+
+def needs_flow_in_levels(config: StopConfig) -> bool:
+    """Return whether a rule compares flow while a level trains, not only right after pruning.
+
+    Example:
+        >>> needs_flow_in_levels(ShockBudget()), needs_flow_in_levels(Settling())
+        (False, True)
+    """
+    return any(isinstance(part, _FlowConfig | MatrixFlow | Settling) for part in rule_parts(config))
+
+
+def needs_mask(config: StopConfig) -> bool:
+    """Return whether a rule looks at the mask that would be drawn next."""
+    return any(isinstance(part, MaskDistance) for part in rule_parts(config))
+
+
+def needs_metric(config: StopConfig) -> bool:
+    """Return whether a rule looks at the held-out main metric."""
+    return any(isinstance(part, AccuracyTarget | Plateau) for part in rule_parts(config))
 
 
 def named_passes(config: StopConfig) -> tuple[float, ...]:
@@ -78,13 +163,11 @@ def named_passes(config: StopConfig) -> tuple[float, ...]:
         >>> named_passes(AtLeast(passes=0.5, of=FixedBudget(passes=1.5)))
         (0.5, 1.5)
     """
-    if isinstance(config, AnyOf | AllOf):
-        return tuple(passes for rule in config.rules for passes in named_passes(rule))
-    if isinstance(config, AtLeast | AtMost):
-        return (config.passes, *named_passes(config.of))
-    if isinstance(config, FixedBudget) and config.passes is not None:
-        return (config.passes,)
-    return ()
+    return tuple(
+        part.passes
+        for part in rule_parts(config)
+        if isinstance(part, AtLeast | AtMost | FixedBudget) and part.passes is not None
+    )
 
 
 def _rule(config: StopConfig) -> StopRule:
@@ -93,12 +176,25 @@ def _rule(config: StopConfig) -> StopRule:
     if isinstance(config, RelativeInformationFlow | RelativeGradientFlow):
         return FlowRule(_flow(config), config.epsilon, relative_flow_distance)
     if isinstance(config, InformationFlow | GradientFlow):
-        return FlowRule(_flow(config), config.epsilon, flow_distance)
+        return FlowRule(_flow(config), config.epsilon, flow_distance, _reference_flow(config))
     if isinstance(config, AccuracyTarget):
         return AccuracyRule(target=config.target, margin=config.margin)
     if isinstance(config, Plateau):
         return PlateauRule(patience=config.patience, improvement=config.improvement)
+    if isinstance(config, LossPlateau):
+        return LossRule(patience=config.patience, improvement=config.improvement)
+    if isinstance(config, MatrixFlow | ShockBudget | Settling | MaskDistance):
+        return _of_matrices(config)
     return _combined(config)
+
+
+def _of_matrices(config: MatrixFlow | ShockBudget | Settling | MaskDistance) -> StopRule:
+    settings = config.model_dump(exclude={"rule"})
+    if isinstance(config, MatrixFlow):
+        return MatrixRule(**settings)
+    if isinstance(config, ShockBudget):
+        return ShockRule(**settings)
+    return SettlingRule(**settings) if isinstance(config, Settling) else MaskRule(**settings)
 
 
 def _combined(config: StopConfig) -> StopRule:
@@ -118,5 +214,12 @@ def _combined(config: StopConfig) -> StopRule:
 def _flow(config: _FlowConfig) -> Flow:
     """Return the name under which a reading holds what a rule compares."""
     if isinstance(config, InformationFlow | RelativeInformationFlow):
-        return "information.signed" if config.statistic == "signed" else "information.absolute"
-    return "gradient.norm" if config.statistic == "norm" else "gradient.mean"
+        return _INFORMATION[config.statistic]
+    return _GRADIENT[config.statistic]
+
+
+def _reference_flow(config: _FlowConfig) -> Flow:
+    """Return the name under which the reference holds what it is compared with."""
+    if isinstance(config, GradientFlow) and config.reference_statistic is not None:
+        return _GRADIENT[config.reference_statistic]
+    return _flow(config)

@@ -42,7 +42,9 @@ class AnyOfRule:
         """Ask all rules."""
         state, decisions = _update_all(self.rules, state, reading)
         stops = [decision for decision in decisions if decision.stop]
-        return state, stops[0] if stops else _most_telling(decisions)
+        if stops:
+            return state, stops[0]
+        return state, _asking(_most_telling(decisions), min(_asked(decisions), default=None))
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class AllOfRule:
         state, decisions = _update_all(self.rules, state, reading)
         waiting = [decision for decision in decisions if not decision.stop]
         if waiting:
-            return state, _most_telling(waiting)
+            return state, _asking(_most_telling(waiting), max(_asked(waiting), default=None))
         return state, decisions[0].model_copy(update={"evidence": _all_evidence(decisions)})
 
 
@@ -183,6 +185,15 @@ def _most_telling(decisions: Sequence[StopDecision]) -> StopDecision:
     """Return the first that is not merely "not yet": a non-finite reading must be seen."""
     telling = [decision for decision in decisions if decision.reason is not StopReason.NOT_YET]
     return telling[0] if telling else decisions[0]
+
+
+def _asked(decisions: Sequence[StopDecision]) -> list[float]:
+    """Return where rules want to be asked again: any may stop there, and none before its own."""
+    return [decision.until for decision in decisions if decision.until is not None]
+
+
+def _asking(decision: StopDecision, until: float | None) -> StopDecision:
+    return decision.model_copy(update={"until": until})
 
 
 def _all_evidence(decisions: Sequence[StopDecision]) -> dict[str, float]:

@@ -66,6 +66,7 @@ class FlowRule:
         flow: Which of a reading's vectors is compared.
         epsilon: Threshold > 0. It does not transfer from one kind of flow to another.
         distance: :func:`flow_distance` or :func:`relative_flow_distance`.
+        reference_flow: Which of the reference's vectors it is compared with; by default the same.
 
     Raises:
         ConfigError: ``epsilon`` is not a finite number above 0.
@@ -84,6 +85,7 @@ class FlowRule:
     flow: Flow
     epsilon: float
     distance: Callable[[Sequence[float], Sequence[float]], float] = flow_distance
+    reference_flow: Flow | None = None
 
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
@@ -94,23 +96,27 @@ class FlowRule:
 
     def init(self, context: StopContext) -> State:
         """Return the reference vector."""
+        flow = self.flow if self.reference_flow is None else self.reference_flow
         if context.reference is None:
             raise FlowError(
-                f"FlowRule: expected a reference reading with '{self.flow}', got none; "
+                f"FlowRule: expected a reference reading with '{flow}', got none; "
                 "read the flow of the dense network before the first level"
             )
-        reference = self._vector(context.reference, "the reference")
+        reference = _vector(context.reference, flow, "the reference")
         if not all(map(math.isfinite, reference)):
             raise FlowError(
-                f"FlowRule: expected a finite reference '{self.flow}', got {list(reference)}; no "
+                f"FlowRule: expected a finite reference '{flow}', got {list(reference)}; no "
                 "level could ever stop, so look for exploding activations in the dense network"
             )
         self.distance(reference, reference)  # Refuses a reference that nothing can be compared to.
-        return {"reference": list(reference)}
+        return {"reference": list(reference), "pruned": context.reference.phase == "pruned"}
 
     def update(self, state: State, reading: Reading) -> tuple[State, StopDecision]:
         """Compare the flow of a reading with the reference."""
-        present = self._vector(reading, "a reading")
+        present = _vector(reading, self.flow, "a reading")
+        if state["pruned"] and reading.passes == 0:
+            # The reference itself: its distance of 0 would end every level before any training.
+            return state, StopDecision(stop=False, reason=StopReason.NOT_YET)
         broken = sum(not math.isfinite(entry) for entry in present)
         distance = self.distance(present, state["reference"])
         evidence = {"distance": distance, "threshold": self.epsilon}
@@ -122,13 +128,14 @@ class FlowRule:
         decision = StopDecision(stop=reason is StopReason.FLOW, reason=reason, evidence=evidence)
         return state, decision
 
-    def _vector(self, reading: Reading, whose: str) -> tuple[float, ...]:
-        if self.flow not in reading.flows:
-            raise FlowError(
-                f"FlowRule: expected {whose} to hold '{self.flow}'; "
-                f"{did_you_mean(self.flow, reading.flows)}; measure every flow that a rule needs"
-            )
-        return reading.flows[self.flow]
+
+def _vector(reading: Reading, flow: Flow, whose: str) -> tuple[float, ...]:
+    if flow not in reading.flows:
+        raise FlowError(
+            f"FlowRule: expected {whose} to hold '{flow}'; "
+            f"{did_you_mean(flow, reading.flows)}; measure every flow that a rule needs"
+        )
+    return reading.flows[flow]
 
 
 def _check_lengths(present: Sequence[float], reference: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Stop when the held-out main metric has stopped improving."""
+"""Stop when the held-out main metric, or the training loss, has stopped improving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infcop.errors import ConfigError
 from infcop.stopping.accuracy import main_metric
 from infcop.stopping.rule import State, StopContext, reached
 
-__all__ = ["PlateauRule"]
+__all__ = ["LossRule", "PlateauRule"]
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,25 @@ class PlateauRule:
 
     def update(self, state: State, reading: Reading) -> tuple[State, StopDecision]:
         """Keep the best and count the passes since it came."""
-        metric = main_metric(reading, "PlateauRule")
+        return self.after(state, main_metric(reading, "PlateauRule"), reading.passes)
+
+    def after(
+        self,
+        state: State,
+        metric: float,
+        passes: float,
+        reason: StopReason = StopReason.PLATEAU,
+    ) -> tuple[State, StopDecision]:
+        """Return state and decision after a value at a place."""
         if self._improves(metric, state):
-            state = {**state, "best": metric, "passes_of_best": reading.passes}
-        waited = reading.passes - state["passes_of_best"]
+            state = {**state, "best": metric, "passes_of_best": passes}
+        waited = passes - state["passes_of_best"]
         stop = reached(waited, self.patience)
         evidence = {"passes_without_improvement": waited, "patience": self.patience}
         if state["best"] is not None:
             evidence["best"] = state["best"]
         decision = StopDecision(
-            stop=stop,
-            reason=StopReason.PLATEAU if stop else StopReason.NOT_YET,
-            evidence=evidence,
+            stop=stop, reason=reason if stop else StopReason.NOT_YET, evidence=evidence
         )
         return state, decision
 
@@ -94,3 +101,47 @@ class PlateauRule:
         if state["higher_is_better"]:
             return bool(metric > best + margin)
         return bool(metric < best - margin)
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """Stop with reason ``loss`` after a number of passes without a fall of the training loss.
+
+    :class:`PlateauRule` on the mean training loss since the reading before; lower is better. A
+    reading without training has no loss and goes on.
+
+    Args:
+        patience: Passes without a fall, > 0.
+        improvement: Fraction of the lowest loss's size, >= 0.
+
+    Raises:
+        ConfigError: A setting is out of range.
+
+    Example:
+        >>> rule = LossRule(patience=1)
+        >>> state = rule.init(StopContext(max_passes=8))
+        >>> for passes, loss in [(1, 0.5), (2, 0.499)]:
+        ...     reading = Reading(phase="level", level=1, passes=passes, train_loss=loss)
+        ...     state, decision = rule.update(state, reading)
+        >>> decision.stop, decision.reason.value
+        (True, 'loss')
+    """
+
+    patience: float = 2.0
+    improvement: float = 0.01
+
+    def __post_init__(self) -> None:
+        self._plateau()
+
+    def init(self, context: StopContext) -> State:
+        """Return that nothing has been seen."""
+        return {**self._plateau().init(context), "higher_is_better": False}
+
+    def update(self, state: State, reading: Reading) -> tuple[State, StopDecision]:
+        """Keep the lowest loss and count the passes since it came."""
+        if reading.train_loss is None:
+            return state, StopDecision(stop=False, reason=StopReason.NOT_YET)
+        return self._plateau().after(state, reading.train_loss, reading.passes, StopReason.LOSS)
+
+    def _plateau(self) -> PlateauRule:
+        return PlateauRule(self.patience, self.improvement)

@@ -24,7 +24,11 @@ class StopContext(Value):
     """What a rule may know before a level begins."""
 
     reference: Reading | None = None
-    """The reading of the dense network that later ones are compared with."""
+    """The reading that flow vectors are compared with, of the dense network or another state."""
+    dense_passes: float | None = None
+    """Training passes of the dense network: the natural unit of how long this network learns."""
+    dense: tuple[Reading, ...] = ()
+    """All readings of the dense training, in order: what the reference itself varies by."""
     warmup_best: float | None = None
     """The best main metric on the held-out split during the warm-up of the dense network."""
     higher_is_better: bool = True

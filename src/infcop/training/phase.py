@@ -214,6 +214,7 @@ class Phase:
                 "continued; the run folder is damaged. Start anew in another one"
             )
         self.step, self.examples = rest["step"], rest["examples"]
+        self._batches = None
         state: dict[int, dict[str, Any]] = {}
         for name, value in {**tensors, **rest["optimizer"]}.items():
             index, key = name.split(".", 1)

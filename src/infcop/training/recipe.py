@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from infcop.core.config import LrSchedule, TrainingConfig
+from infcop.core.config import TrainingConfig
+from infcop.core.rate import LrSchedule
 
 __all__ = ["build_optimizer", "learning_rate"]
 

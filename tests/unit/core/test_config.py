@@ -19,9 +19,12 @@ from infcop.core.method import (
     FixedBudget,
     Fraction,
     InformationFlow,
+    MatrixFlow,
     MethodConfig,
+    OneShot,
     Plateau,
     Rewind,
+    ShockBudget,
 )
 
 METHOD = MethodConfig(
@@ -71,12 +74,35 @@ def test_boundaries_belong_to_the_range() -> None:
     SearchConfig(method=METHOD, probe_examples=2, seed=2**63 - 1)
 
 
+@pytest.mark.parametrize(
+    ("stop", "levels", "least"),
+    [
+        (FixedBudget(), {}, 1.0),
+        (Plateau(), {"max_passes": 0.5}, 0.5),
+        (ShockBudget(), {}, 0.0),
+        (AnyOf(rules=(Plateau(), AtLeast(passes=1, of=MatrixFlow(kappa=1)))), {}, 0.0),
+        (ShockBudget(), {"min_passes": 2}, 2.0),
+        (FixedBudget(), {"min_passes": 0}, 0.0),
+    ],
+)
+def test_a_level_may_end_untrained_if_its_rule_judges_pruning(stop, levels, least) -> None:
+    config = SearchConfig(method=MethodConfig(name="mine", stop=stop), levels=levels)
+    assert config.min_passes == least
+
+
 def test_rewinding_past_the_dense_training_is_refused_for_an_epoch_only() -> None:
     short = DenseConfig(passes=1)
     with pytest.raises(ValidationError, match="no such place"):
         SearchConfig(method=METHOD, dense=short)
     other = METHOD.model_copy(update={"rewind": Rewind(to="warm-up", passes=5)})
     assert SearchConfig(method=other, dense=short).method.rewind.passes == 5
+
+
+def test_one_level_ends_at_no_milestone() -> None:
+    straight = MethodConfig(name="mine", schedule=OneShot())
+    with pytest.raises(ValidationError, match=r"'one-shot' .* can't end at milestones"):
+        SearchConfig(method=straight, milestones=(0.5,))
+    assert SearchConfig(method=straight).milestones == ()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0])
@@ -100,3 +126,11 @@ def test_nested_rules_find_their_class_by_name() -> None:
     assert isinstance(again.stop, AnyOf)
     assert [type(rule) for rule in again.stop.rules] == [InformationFlow, AtLeast]
     assert isinstance(again.stop.rules[1].of, Plateau)
+
+
+@pytest.mark.parametrize("to", ["none", "learning-rate"])
+def test_a_part_comes_back_only_where_something_does(to) -> None:
+    with pytest.raises(ValidationError, match=f"needs a place to go back to, got to '{to}'"):
+        Rewind(to=to, restores="prunable-weights")
+    assert Rewind(to=to).restores == "everything"
+    assert Rewind(to="warm-up", restores="prunable-weights").to == "warm-up"

@@ -10,14 +10,18 @@ from infcop.core.names import did_you_mean
 from infcop.core.validation import merged, validated
 from infcop.errors import ConfigError
 
-FULL = "known: data, dense, density, execution, final, levels, method, model, probe_examples, "
+FULL = (
+    "known: data, dense, density, execution, final, levels, method, milestones, model, "
+    "probe_examples, "
+)
 TRAINING = (
     "known: batch_size, clip_norm, label_smoothing, lr, lr_end_fraction, lr_warmup_passes, "
     "milestones, momentum, optimizer, schedule, step_factor, weight_decay"
 )
 RULES = (
     "known: accuracy-target, all-of, any-of, at-least, at-most, fixed-budget, gradient-flow, "
-    "information-flow, plateau, relative-gradient-flow, relative-information-flow"
+    "information-flow, loss-plateau, mask-distance, matrix-flow, plateau, relative-gradient-flow, "
+    "relative-information-flow, settling, shock-budget"
 )
 
 WRONG_SETTINGS = [
@@ -96,6 +100,17 @@ WRONG_SETTINGS = [
     ),
     ({"levels": {"min_passes": 9}}, "levels: min_passes (9) must not exceed max_passes (8)"),
     (
+        {"levels": {"evaluate": "end"}},
+        "levels.evaluate: got 'end'; did you mean 'ends'? known: ends, readings",
+    ),
+    ({"milestones": [0.5, 1.5]}, "milestones.1: got 1.5; expected less than or equal to 1"),
+    (
+        {"milestones": [0.2, 0.5]},
+        "milestones must fall from below 1 to above density (0.05), got 0.2, 0.5",
+    ),
+    ({"milestones": [1]}, "milestones must fall from below 1 to above density (0.05), got 1"),
+    ({"milestones": [0.05]}, "milestones must fall from below 1 to above density (0.05), got 0.05"),
+    (
         {"method": {"name": "x", "rewind": {"to": "epoch", "passes": 9}}},
         "method.rewind.passes (9) must not exceed dense.passes (8): "
         "there is no such place in the dense training",
@@ -107,7 +122,7 @@ WRONG_METHODS = [
     ({"keep_per_layer": -1}, "method.keep_per_layer: got -1; expected greater than or equal to 0"),
     (
         {"schedule": {"kind": "sapp"}},
-        "method.schedule: got 'sapp'; did you mean 'sap'? known: fraction, sap",
+        "method.schedule: got 'sapp'; did you mean 'sap'? known: cubic, fraction, one-shot, sap",
     ),
     (
         {"schedule": {"kind": "fraction", "remove": 1.0}},
@@ -139,6 +154,71 @@ WRONG_METHODS = [
     (
         {"stop": {"rule": "gradient-flow", "epsilon": 0}},
         "method.stop.epsilon: got 0; expected greater than 0",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow"}},
+        "method.stop: expected either epsilon, a distance, or kappa, a multiple of the noise "
+        "floor, got neither",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow", "epsilon": 0.4, "kappa": 1}},
+        "method.stop: expected either epsilon, a distance, or kappa, a multiple of the noise "
+        "floor, got both",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow", "measure": "cosine", "epsilon": 2.5}},
+        "method.stop: expected epsilon of at most 2 for a cosine, got 2.5",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow", "kappa": 1, "reference": "traind"}},
+        "method.stop.reference: got 'traind'; did you mean 'trained'? "
+        "known: dense, last, pruned, trained, warm-up",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow", "kappa": math.inf}},
+        "method.stop.kappa: got inf; expected a finite number",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow", "kappa": 1, "untrained": 0}},
+        "method.stop.untrained: got 0; expected greater than 0",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow", "kappa": 1, "floor": "drit"}},
+        "method.stop.floor: got 'drit'; did you mean 'drift'? known: drift, halves, larger",
+    ),
+    (
+        {"stop": {"rule": "matrix-flow", "kappa": 1, "floor_readings": 1}},
+        "method.stop.floor_readings: got 1; expected greater than or equal to 2",
+    ),
+    (
+        {"stop": {"rule": "shock-budget", "fraction": 0}},
+        "method.stop.fraction: got 0; expected greater than 0",
+    ),
+    (
+        {"stop": {"rule": "shock-budget", "least": 1}},
+        "method.stop.least: got 1; expected less than 1",
+    ),
+    (
+        {"stop": {"rule": "settling", "fraction": 1}},
+        "method.stop.fraction: got 1; expected less than 1",
+    ),
+    (
+        {"stop": {"rule": "mask-distance", "epsilon": 3}},
+        "method.stop.epsilon: got 3; expected less than or equal to 2",
+    ),
+    (
+        {"stop": {"rule": "loss-plateau", "patience": 0}},
+        "method.stop.patience: got 0; expected greater than 0",
+    ),
+    (
+        {"reference": "dens"},
+        "method.reference: got 'dens'; did you mean 'dense'? "
+        "known: dense, pruned, trained, warm-up",
+    ),
+    (
+        {"rewind": {"to": "none", "when": "end"}},
+        "method.rewind: when 'end' needs a place to go back to before the final training, got to "
+        "'none', which keeps the trained weights",
     ),
     (
         {"stop": {"rule": "any-of", "rules": [{"rule": "plateau", "patiance": 1}]}},

@@ -161,11 +161,21 @@ def trace_of(model):
     ]
 
 
-def probe(group, batches, gradient="full", dtype="float64", seed=0, kinds=BOTH, masked=False):
+def probe(
+    group,
+    batches,
+    gradient="full",
+    dtype="float64",
+    seed=0,
+    kinds=BOTH,
+    masked=False,
+    alignment=False,
+):
     """Measure one model, in one process or in a group."""
     model = network(seed, getattr(torch, dtype))
     masks = half_masks(model) if masked else None
-    measure = meter(model, group, gradient=gradient, kinds=kinds, keep_moments=True)
+    settings = {"gradient": gradient, "kinds": kinds, "alignment": alignment}
+    measure = meter(model, group, keep_moments=True, **settings)
     return told(measure.read(task(), batches, masks))
 
 
@@ -445,6 +455,15 @@ def test_equals_the_reading_of_one_process(processes, split):
     assert alone[0]["dead"] == {"0": 1, "4": 0, "8": 0}
     assert together[0][0]["counts"] == [EXAMPLES, 0, EXAMPLES]
     assert together[0][3]["counts"] == [EXAMPLES, EXAMPLES, 0]
+
+
+@pytest.mark.parametrize("split", [UNEVEN, MIDDLE_EMPTY], ids=str)
+def test_alignment_equals_that_of_one_process(processes, split):
+    options = [{"kinds": ["information"], "alignment": True}]
+    together = processes.run(len(split), probe_together, split, "float64", options)
+    (got,) = all_alike(together)
+    assert_close(got, probe_alone(split, "float64", options)[0])
+    assert all(0 < value < 1 for value in got["flows"]["information.cka"])
 
 
 @pytest.mark.parametrize("split", [UNEVEN, MIDDLE_EMPTY], ids=str)

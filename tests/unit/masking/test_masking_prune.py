@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from infcop.core.mask import Masks
-from infcop.core.method import Adaptive, Fraction, MethodConfig
+from infcop.core.method import Adaptive, Cubic, Fraction, MethodConfig, OneShot
 from infcop.errors import LayerCollapseError
-from infcop.masking.prune import prune_level
+from infcop.masking.prune import prune_level, pruned_norm
 from infcop.scoring import SCORES
 
 SHAPES = {"conv": (8, 3, 3, 3), "fc1": (50, 40), "fc2": (10, 50)}
@@ -15,6 +15,8 @@ METHODS = {
     "global": MethodConfig(name="global"),
     "layerwise": MethodConfig(name="layerwise", scope="layerwise", schedule=Fraction(remove=0.35)),
     "sap": MethodConfig(name="sap", schedule=Adaptive(p=1.0, q=2.0), keep_per_layer=2),
+    "cubic": MethodConfig(name="cubic", schedule=Cubic(levels=5), keep_per_layer=2),
+    "one-shot": MethodConfig(name="one-shot", scope="layerwise", schedule=OneShot()),
 }
 
 
@@ -26,10 +28,18 @@ def random_weights(seed: int) -> dict[str, Tensor]:
 
 
 def prune(
-    weights: dict[str, Tensor], masks: Masks, method: MethodConfig, target_kept: int
+    weights: dict[str, Tensor],
+    masks: Masks,
+    method: MethodConfig,
+    target_kept: int,
+    *,
+    level: int = 1,
+    stop_kept: int | None = None,
 ) -> Masks:
     scores = {n: SCORES[method.score](w, None, masks[n]) for n, w in weights.items()}
-    return prune_level(weights, scores, masks, method, target_kept)
+    return prune_level(
+        weights, scores, masks, method, level=level, target_kept=target_kept, stop_kept=stop_kept
+    )
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -37,7 +47,8 @@ def test_levels_shrink_to_exactly_the_target(method: MethodConfig) -> None:
     levels = [Masks.full(SHAPES)]
     target_kept = round(0.07 * levels[0].total)
     while levels[-1].kept > target_kept:
-        levels.append(prune(random_weights(len(levels)), levels[-1], method, target_kept))
+        weights = random_weights(len(levels))
+        levels.append(prune(weights, levels[-1], method, target_kept, level=len(levels)))
         assert levels[-1] <= levels[-2]
         assert levels[-1].kept < levels[-2].kept
     assert levels[-1].kept == target_kept
@@ -86,3 +97,38 @@ def test_equal_magnitudes_leave_an_adaptive_level_unchanged() -> None:
     weights = {name: torch.full(shape, -0.3) for name, shape in SHAPES.items()}
     pruned = prune(weights, Masks.full(SHAPES), METHODS["sap"], 1)
     assert pruned.density == 1.0
+
+
+# -- how much of the weights a level takes ---------------------------------------------------------
+
+
+def masks_of(**kept: list[bool]) -> Masks:
+    return Masks({name: torch.tensor(entries) for name, entries in kept.items()})
+
+
+def test_the_norm_of_a_level_by_hand() -> None:
+    weights = {"a": torch.tensor([2.0, -3.0, 0.0]), "b": torch.tensor([6.0, 9.0])}
+    before = masks_of(a=[True, True, True], b=[True, False])
+    after = masks_of(a=[False, True, False], b=[False, False])
+    # The 9 was pruned before: of 2, 3, 6 the level takes 2 and 6.
+    assert pruned_norm(weights, before, after) == pytest.approx((40 / 49) ** 0.5, rel=1e-15)
+    assert pruned_norm(weights, before, before) == 0.0
+
+
+def test_the_norm_neither_overflows_nor_loses_small_weights() -> None:
+    weights = {"w": torch.tensor([1e30, 1e30, 1e-30, 1e-30])}
+    before = Masks.full({"w": (4,)})
+    after = masks_of(w=[True, False, True, False])
+    assert pruned_norm(weights, before, after) == pytest.approx(0.5**0.5, rel=1e-15)
+    tiny = masks_of(w=[True, True, False, False])
+    assert pruned_norm(weights, before, tiny) == pytest.approx(1e-60, rel=1e-6)
+    assert pruned_norm({"w": torch.zeros(4)}, before, after) == 0.0
+
+
+def test_magnitude_pruning_takes_at_most_the_root_of_the_fraction() -> None:
+    before = Masks.full(SHAPES)
+    for seed in range(5):
+        weights = random_weights(seed)
+        after = prune(weights, before, METHODS["global"], 1)
+        fraction = 1 - after.kept / before.kept
+        assert 0 < pruned_norm(weights, before, after) <= fraction**0.5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction as Rational
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,16 +11,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from infcop.core.mask import Masks
-from infcop.core.method import Adaptive, Fraction
+from infcop.core.method import Adaptive, Cubic, Fraction, MethodConfig, OneShot, Schedule
 from infcop.errors import PruningError
-from infcop.masking.schedule import next_kept, pq_index, sap_fraction
+from infcop.masking.prune import prune_level
+from infcop.masking.schedule import (
+    cubic_kept,
+    level_count,
+    next_kept,
+    pq_index,
+    sap_fraction,
+)
 from tests.reference import pruning
 
 EXPONENTS = [(1.0, 2.0), (0.5, 1.0)]
 
 
-def kept_of(schedule: Fraction | Adaptive, weights: Tensor, target_kept: int = 1) -> int:
-    return next_kept(schedule, {"w": weights}, Masks.full({"w": weights.shape}), target_kept)
+def kept_of(schedule: Schedule, weights: Tensor, target_kept: int = 1, **counts: int) -> int:
+    masks = Masks.full({"w": weights.shape})
+    counts = {"level": 1, "target_kept": target_kept, **counts}
+    return next_kept(schedule, {"w": weights}, masks, **counts)
 
 
 def sample(distribution: str, size: int) -> Tensor:
@@ -64,12 +74,104 @@ def test_fraction_reaches_the_target_exactly(remove: float, alive: int, target: 
 def test_fraction_counts_masks_and_not_values() -> None:
     masks = Masks({"w": torch.tensor([True] * 10 + [False] * 90)})
     weights = {"w": torch.zeros(100)}
-    assert next_kept(Fraction(remove=0.5), weights, masks, 1) == 5
+    assert next_kept(Fraction(remove=0.5), weights, masks, level=1, target_kept=1) == 5
 
 
 def test_target_must_be_positive() -> None:
-    with pytest.raises(PruningError, match="target_kept of at least 1, got 0"):
+    with pytest.raises(PruningError, match="of at least 1, got 0 and 0"):
         kept_of(Fraction(), torch.ones(3), target_kept=0)
+    with pytest.raises(PruningError, match="of at least 1, got 2 and 0"):
+        kept_of(Fraction(), torch.ones(3), target_kept=2, stop_kept=0)
+
+
+# -- stops on the way ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schedule", [Fraction(remove=0.6), Adaptive(p=1.0, q=2.0), Cubic(levels=2), OneShot()]
+)
+def test_a_level_ends_at_a_stop_on_the_way(schedule: Schedule) -> None:
+    weights = sample("gaussian", 1000)
+    assert kept_of(schedule, weights, target_kept=100, stop_kept=900) == 900
+    assert kept_of(schedule, weights, target_kept=100, stop_kept=1000) == 1000
+    assert kept_of(schedule, weights, target_kept=100, stop_kept=1200) == 1000
+
+
+# -- cubic and one-shot ----------------------------------------------------------------------------
+
+
+def levels_of(schedule: Schedule, total: int, target: int) -> list[int]:
+    """Return what is alive after every level, the dense network first."""
+    alive = torch.arange(total)
+    levels = [total]
+    while levels[-1] > target:
+        masks = Masks({"w": alive < levels[-1]})
+        counts = {"level": len(levels), "target_kept": target}
+        levels.append(next_kept(schedule, {"w": torch.ones(total)}, masks, **counts))
+    return levels
+
+
+@pytest.mark.parametrize(("total", "target", "levels"), [(10**6, 50_000, 20), (9999, 333, 7)])
+def test_cubic_densities_are_those_of_the_formula(total: int, target: int, levels: int) -> None:
+    kept = levels_of(Cubic(levels=levels), total, target)
+    assert len(kept) == levels + 1
+    assert kept[-1] == target
+    final = Rational(total - target, total)
+    for t, count in enumerate(kept):
+        sparsity = final * (1 - (1 - Rational(t, levels)) ** 3)
+        assert count == total - math.floor(sparsity * total)
+
+
+def test_a_cubic_level_of_four_by_hand() -> None:
+    # 1 - (3/4)^3 = 37/64, 1 - (2/4)^3 = 56/64, 1 - (1/4)^3 = 63/64 of the 640 to be removed
+    assert levels_of(Cubic(levels=4), 1000, 360) == [1000, 630, 440, 370, 360]
+
+
+@settings(deadline=None, max_examples=100)
+@given(total=st.integers(1, 400), density=st.floats(0.001, 1), levels=st.integers(1, 30))
+def test_cubic_removes_something_at_every_level_and_never_more_than_before(
+    total: int, density: float, levels: int
+) -> None:
+    target = max(round(density * total), 1)
+    kept = levels_of(Cubic(levels=levels), total, target)
+    removed = [before - after for before, after in pairwise(kept)]
+    assert all(count >= 1 for count in removed)
+    assert all(later <= earlier + 1 for earlier, later in pairwise(removed))
+    assert kept[-1] == target
+    assert len(removed) <= levels
+
+
+def test_past_its_last_level_a_cubic_schedule_keeps_the_target() -> None:
+    assert [cubic_kept(1000, 200, level, 4) for level in (4, 5, 50)] == [200] * 3
+
+
+def test_one_shot_goes_straight_to_the_target() -> None:
+    assert levels_of(OneShot(), 1000, 37) == [1000, 37]
+    assert levels_of(OneShot(), 1000, 1000) == [1000]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    schedule=st.one_of(
+        st.builds(Fraction, remove=st.floats(0.05, 0.9)),
+        st.builds(Cubic, levels=st.integers(1, 30)),
+        st.just(OneShot()),
+    ),
+    total=st.integers(1, 300),
+    density=st.floats(0.01, 1),
+)
+def test_levels_are_counted_as_they_come(
+    schedule: Fraction | Cubic | OneShot, total: int, density: float
+) -> None:
+    target = max(round(density * total), 1)
+    weights = {"w": torch.rand(total, generator=torch.Generator().manual_seed(0))}
+    method = MethodConfig(name="mine", schedule=schedule)
+    masks, count = Masks.full({"w": (total,)}), 0
+    while masks.kept > target:
+        count += 1
+        masks = prune_level(weights, weights, masks, method, level=count, target_kept=target)
+    assert level_count(schedule, total, target, most=10**6) == count
+    assert level_count(schedule, total, target, most=2) == min(count, 2)
 
 
 # -- PQ index and SAP ------------------------------------------------------------------------------
@@ -184,7 +286,8 @@ def test_sap_looks_at_alive_entries_of_all_layers_together() -> None:
     masks = Masks({"a": torch.tensor([True, True, False]), "b": torch.tensor([[True, True]])})
     joined = torch.tensor([1.0, 0.0, 0.0, 3.0])
     schedule = Adaptive(p=1.0, q=2.0)
-    assert next_kept(schedule, weights, masks, 1) == kept_of(schedule, joined) == 2
+    kept = next_kept(schedule, weights, masks, level=1, target_kept=1)
+    assert kept == kept_of(schedule, joined) == 2
 
 
 def test_sap_stops_at_the_target_and_below_it_does_nothing() -> None:

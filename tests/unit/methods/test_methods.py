@@ -53,6 +53,18 @@ def test_information_consistent_pruning_is_sap_with_another_stop_rule() -> None:
         ("infcop-if", {"stop.epsilon": 0.11, "stop.statistic": "signed", "reference": "warm-up"}),
         ("infcop-gf", {"stop.epsilon": 0.5, "stop.statistic": "norm", "reference": "warm-up"}),
         ("infcop-gf", {"flow.gradient": "per-batch"}),
+        # what is imitated of the public code
+        ("infcop-if-reference-code", {"rewind.restores": "prunable-weights"}),
+        ("infcop-gf-reference-code", {"rewind.restores": "prunable-weights"}),
+        ("infcop-gf-reference-code", {"stop.statistic": "norm"}),
+        ("infcop-gf-reference-code", {"stop.reference_statistic": "mean"}),
+        ("lth-rewind", {"schedule.remove": 0.2, "rewind.to": "epoch", "stop.passes": None}),
+        ("lr-rewind", {"schedule.remove": 0.2, "rewind.to": "learning-rate"}),
+        ("lr-rewind", {"rate.kind": "restart", "stop.passes": None}),
+        ("lr-rewind-one-shot", {"schedule.kind": "one-shot", "rate.kind": "restart"}),
+        ("fine-tune", {"rate.kind": "schedule", "rewind.to": "none", "stop.passes": 1.0}),
+        ("bimp", {"rate.kind": "linear", "rate.start": "adaptive", "rate.warmup": 0.1}),
+        ("gmp", {"schedule.kind": "cubic", "rate.kind": "one-run", "rewind.to": "none"}),
     ],
 )
 def test_settings_are_the_published_ones(name, settings) -> None:
@@ -61,6 +73,26 @@ def test_settings_are_the_published_ones(name, settings) -> None:
         for part in path.split("."):
             found = getattr(found, part)
         assert found == value, path
+
+
+PUBLISHED = {name for name in METHODS if name in ("lth", "sap") or name.startswith("infcop-")}
+
+
+@pytest.mark.parametrize("name", sorted({*METHODS} - PUBLISHED))
+def test_rivals_differ_only_in_how_much_goes_when_and_how_they_retrain(name) -> None:
+    """So that a comparison tells what the retraining does, and not the choice of weights."""
+    retraining = {"name", "schedule", "rewind", "rate", "stop"}
+    plain = MethodConfig(name="plain", score="magnitude", scope="global", keep_per_layer=0)
+    assert resolve_method(name).model_dump(exclude=retraining) == plain.model_dump(
+        exclude=retraining
+    )
+
+
+def test_one_shot_rewinding_is_the_iterative_one_in_one_level() -> None:
+    iterative = resolve_method("lr-rewind").model_dump(exclude={"name", "schedule"})
+    assert resolve_method("lr-rewind-one-shot").model_dump(exclude={"name", "schedule"}) == (
+        iterative
+    )
 
 
 def test_axes_can_be_changed_one_by_one() -> None:

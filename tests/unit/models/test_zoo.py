@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from infcop.errors import ConfigError, ModelError
+from infcop.models.graph import trace_graph
 from infcop.models.prunable import find_prunable
 from infcop.models.zoo import ZOO
 from infcop.models.zoo.parts import kaiming_normal
@@ -117,3 +118,55 @@ def test_projection_shortcuts_only_where_the_shape_changes():
     model = ZOO["resnet-18"].factory(**COLOUR, width=0.1)
     projections = [name for name in find_prunable(model).names if "shortcut" in name]
     assert projections == [f"stages.{stage}.0.shortcut.0.weight" for stage in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("name", ["resnet-20", "resnet-56", "resnet-18"])
+def test_a_stem_with_a_stride_quarters_the_maps_and_changes_no_weight(name):
+    torch.manual_seed(0)
+    plain, halved = (
+        ZOO[name].factory(**COLOUR, width=0.1, stem_stride=stride).eval() for stride in (1, 2)
+    )
+    images = torch.randn(2, 3, 32, 32)
+    assert plain.conv1(images).shape[2:] == (32, 32)
+    assert halved.conv1(images).shape[2:] == (16, 16)
+    halved.load_state_dict(plain.state_dict())
+    # Every other place of the same maps.
+    assert torch.allclose(halved.conv1(images), plain.conv1(images)[:, :, ::2, ::2], atol=1e-6)
+    assert halved(images).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["resnet-20", "resnet-56", "resnet-18"])
+@pytest.mark.parametrize("stride", [0, -1, 1.0, True, "2"])
+def test_nonsense_strides_are_refused(name, stride):
+    with pytest.raises(ModelError, match=rf"{name}: expected stem_stride to be an integer >= 1"):
+        ZOO[name].factory(**COLOUR, stem_stride=stride)
+
+
+def test_padding_is_zeros_around_the_images():
+    torch.manual_seed(0)
+    small = ZOO["vgg-16"].factory(**GRAY, width=0.1, padding=2).eval()
+    large = ZOO["vgg-16"].factory(**{**GRAY, "image_size": 32}, width=0.1).eval()
+    large.load_state_dict(small.state_dict())
+    images = torch.randn(2, 1, 28, 28)
+    around = torch.zeros(2, 1, 32, 32)
+    around[:, :, 2:30, 2:30] = images
+    assert torch.equal(small(images), large(around))
+
+
+def test_padding_hides_no_layer_from_the_graph():
+    model = ZOO["vgg-16"].factory(**GRAY, width=0.1, padding=2)
+    inputs = (torch.randn(2, 1, 28, 28),)
+    edges = trace_graph(model, inputs, find_prunable(model), examples=2).edges
+    assert len(edges) == 15
+
+
+@pytest.mark.parametrize("padding", [-1, 1.0, True, "2"])
+def test_nonsense_padding_is_refused(padding):
+    with pytest.raises(ModelError, match="vgg-16: expected padding to be an integer >= 0"):
+        ZOO["vgg-16"].factory(**COLOUR, padding=padding)
+
+
+def test_too_little_padding_is_told_what_is_enough():
+    with pytest.raises(ModelError, match=r"got 27 and padding 2; .* a padding of 3$"):
+        ZOO["vgg-16"].factory(**{**GRAY, "image_size": 27}, padding=2)
+    assert ZOO["vgg-16"].factory(**{**GRAY, "image_size": 27}, width=0.1, padding=3)

@@ -118,21 +118,23 @@ def test_the_end_of_every_phase_is_read() -> None:
     """Units that do not divide it leave a short stretch there."""
     long = {"levels": {"max_passes": 3, "unit": 1.5, "min_passes": 1.5}, "probe_examples": None}
     whole = {"dense": {"passes": 6}, "final": {"passes": 3}, **long}
-    assert window(**whole)[0] == 15
-    assert window(**{**whole, "dense": {"passes": 7}})[0] == 10
+    assert window(**whole)[0] == 10
     assert window(**{**whole, "final": {"passes": 2}})[0] == 5
-    assert window(**{**whole, "final": {"passes": 0}})[0] == 15
-    assert window(**{**whole, "levels": {**long["levels"], "max_passes": 4}})[0] == 10
+    assert window(**{**whole, "final": {"passes": 0}})[0] == 10
+    assert window(**{**whole, "levels": {**long["levels"], "max_passes": 3.3}})[0] == 3
 
 
-def test_of_the_dense_training_only_the_reference_and_the_end_count() -> None:
+@pytest.mark.parametrize("reference", ["warm-up", "dense"])
+@pytest.mark.parametrize("unit", [1.5, 3])
+def test_the_dense_training_is_read_every_pass_so_no_window_is_longer(
+    unit: float, reference: str
+) -> None:
     settings: dict[str, Any] = {
-        "levels": {"max_passes": 3, "unit": 1.5, "min_passes": 1.5},
+        "levels": {"max_passes": 6, "unit": unit, "min_passes": unit},
         "dense": {"passes": 6, "warmup_passes": 2},
-        "final": {"passes": 3},
+        "final": {"passes": 6},
     }
-    assert window(reference="warm-up", **settings)[0] == 5
-    assert window(reference="dense", **settings)[0] == 15
+    assert window(reference=reference, probe_examples=None, **settings)[0] == 10
 
 
 def test_steps_of_one_example_give_a_window_of_at_least_one_step() -> None:

@@ -182,7 +182,7 @@ def test_figures_without_data_say_why() -> None:
     fixed = all_figures(make_record(flow="none"))
     assert [x.heading for x in fixed if isinstance(x, Omitted)] == [
         "Flow per edge and level",
-        "Distance to the dense network's flow",
+        "Distance of the flow from its reference",
     ]
 
 

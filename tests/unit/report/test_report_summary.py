@@ -75,14 +75,37 @@ def test_a_run_that_has_only_begun() -> None:
         (
             1.25,
             stop(StopReason.FLOW, distance=0.04, threshold=0.11),
-            "stopped after 1.25 passes, the flow has come back to that of the dense network "
+            "stopped after 1.25 passes, the flow has come back to that of the reference "
             "(distance 0.040 < 0.110)",
         ),
         (
             0.0,
-            stop(StopReason.FLOW, distance=0.1099, threshold=0.11),
-            "stopped without training, the flow has come back to that of the dense network "
-            "(distance 0.1099 < 0.1100)",
+            stop(StopReason.UNDISTURBED, distance=0.1099, threshold=0.11, passes=0, budget=0.2),
+            "stopped without training, pruning has hardly disturbed the flow "
+            "(distance 0.1099 < 0.1100, passes 0 of 0.200)",
+        ),
+        (
+            1.5,
+            stop(StopReason.SHOCK, passes=1.5, budget=1.4375),
+            "stopped after 1.5 passes, it has trained as long as the shock of its pruning asks for "
+            "(passes 1.500 of 1.438)",
+        ),
+        (
+            2.0,
+            stop(StopReason.SETTLED, change_per_pass=0.04, threshold=0.05),
+            "stopped after 2 passes, the flow has stopped changing (change per pass 0.040 < 0.050)",
+        ),
+        (
+            2.0,
+            stop(StopReason.MASK, mask_change=0.04, threshold=0.05),
+            "stopped after 2 passes, the mask that would be drawn next has stopped changing "
+            "(mask change 0.040 < 0.050)",
+        ),
+        (
+            2.0,
+            stop(StopReason.LOSS, passes_without_improvement=2.0, patience=2.0, best=0.4),
+            "stopped after 2 passes, the training loss has stopped falling "
+            "(passes without improvement 2 >= 2, best 0.400)",
         ),
         (
             1.0,

@@ -216,3 +216,37 @@ def test_masks_of_another_model_are_refused_before_anything_is_written(net: Net)
     with pytest.raises(PruningError, match=r"shape \(4, 4, 3\) for 'conv.weight', got \(4,\)"):
         snapshot.restore(net, Masks.full({"conv.weight": (4,)}))
     assert all(torch.equal(value, trained[name]) for name, value in all_values(net).items())
+
+
+@pytest.mark.parametrize("name", ["head.weight", "embed.weight"])
+def test_only_the_tensors_named_come_back(net: Net, name: str) -> None:
+    saved = all_values(net)
+    snapshot = Snapshot.take(net)
+    train(net)
+    trained = all_values(net)
+    snapshot.restore(net, MASKS, only=iter(["conv.weight", name]))
+    masks = {"conv.weight": MASKS["conv.weight"], "embed.weight": MASKS["head.weight"]}
+    expected = pruning.partly_rewound(saved, trained, masks)
+    restored = all_values(net)
+    assert set(restored) == set(expected)
+    assert all(torch.equal(value, expected[name]) for name, value in restored.items())
+
+
+def test_pruned_entries_are_zero_whatever_comes_back(net: Net) -> None:
+    snapshot = Snapshot.take(net)
+    train(net)
+    trained = all_values(net)
+    snapshot.restore(net, MASKS, only=["norm.running_mean"])
+    assert torch.equal(net.norm.running_mean, snapshot["norm.running_mean"])
+    assert torch.equal(
+        net.conv.weight.detach(), pruning.masked(trained["conv.weight"], MASKS["conv.weight"])
+    )
+
+
+def test_unknown_names_are_refused_before_anything_is_written(net: Net) -> None:
+    snapshot = Snapshot.take(net)
+    train(net)
+    trained = all_values(net)
+    with pytest.raises(ModelError, match=r"got 'conv.wight'; did you mean 'conv.weight'"):
+        snapshot.restore(net, only=["embed.weight", "conv.wight"])
+    assert all(torch.equal(value, trained[name]) for name, value in all_values(net).items())

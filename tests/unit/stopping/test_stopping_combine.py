@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from infcop.core.records import Reading, StopReason
+from infcop.core.records import Comparison, Reading, StopReason
 from infcop.errors import ConfigError
 from infcop.stopping.accuracy import AccuracyRule
 from infcop.stopping.budget import BudgetRule
@@ -10,6 +10,7 @@ from infcop.stopping.combine import AllOfRule, AnyOfRule, AtLeastRule, AtMostRul
 from infcop.stopping.flow import FlowRule
 from infcop.stopping.plateau import PlateauRule
 from infcop.stopping.rule import StopContext, replay
+from infcop.stopping.shock import ShockRule
 
 NAN = float("nan")
 FLOW = FlowRule("information.signed", 0.1)
@@ -151,6 +152,30 @@ def test_minimum_above_maximum_ends_by_budget():
 def test_one_rule_alone_decides_as_it_would_by_itself(combine):
     readings = [reading(1), reading(2, flow=NAN), reading(3, flow=0.0)]
     assert decide(combine((FLOW,)), *readings) == decide(FLOW, *readings)
+
+
+def shocked(passes, shock):
+    moved = Comparison(difference=(shock**2,), present=(1.0,), reference=(1.0,))
+    return reading(passes).model_copy(update={"comparisons": {"trained": moved}})
+
+
+@pytest.mark.parametrize(
+    ("rule", "until"),
+    [
+        # Of a dense training of 10 passes: a half, a tenth.
+        (AnyOfRule((BudgetRule(4), ShockRule(0.5), ShockRule(0.1))), 1.0),
+        (AllOfRule((BudgetRule(4), ShockRule(0.5), ShockRule(0.1))), 5.0),
+        (AtLeastRule(2, AtMostRule(7, AnyOfRule((ShockRule(0.5), FLOW)))), 5.0),
+        (AnyOfRule((BudgetRule(4), FLOW)), None),
+        # A rule that would stop at once is not waited for.
+        (AllOfRule((ShockRule(0.5), ShockRule(0.6, least=0.9))), 5.0),
+    ],
+)
+def test_a_rule_that_knows_where_to_be_asked_is_heard_through_others(rule, until):
+    context = StopContext(reference=reading(0, flow=0.0), dense_passes=10, max_passes=8)
+    (decision,) = replay(rule, context, [shocked(0, 1.0)])
+    assert not decision.stop
+    assert decision.until == until
 
 
 @pytest.mark.parametrize("combine", [AnyOfRule, AllOfRule])

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infcop.core.method import GradientFlow
 from infcop.core.records import FLOWS, Reading, StopReason
 from infcop.errors import ConfigError, FlowError
+from infcop.stopping.build import build_rule, needed_flows
 from infcop.stopping.flow import FlowRule, flow_distance, relative_flow_distance
 from infcop.stopping.rule import StopContext, replay
-from tests.reference.stopping import slow_flow_stop
+from tests.reference.stopping import slow_distance, slow_flow_stop
 
 NAN, INF = float("nan"), float("inf")
 SIGNED = "information.signed"
@@ -143,9 +145,58 @@ def test_relative_rule_refuses_a_zero_reference_at_once():
     assert decide(FlowRule(SIGNED, 0.1), (0.0, 0.0), (0.0, 0.05)).stop
 
 
+def test_the_reading_that_is_its_own_reference_ends_no_level():
+    pruned = reading(0.3, passes=0).model_copy(update={"phase": "pruned"})
+    rule = FlowRule(SIGNED, 0.1)
+    readings = [reading(0.3, passes=0), reading(0.35, passes=1)]
+    own = replay(rule, StopContext(reference=pruned, max_passes=8), readings)
+    assert [decision.stop for decision in own] == [False, True]
+    assert own[0].reason is StopReason.NOT_YET
+    # That of another state may well be met without training.
+    assert [decision.stop for decision in replay(rule, context(0.3), readings)] == [True, True]
+
+
 @pytest.mark.parametrize("flow", FLOWS)
 def test_compares_the_flow_it_names_only(flow):
     flows = dict.fromkeys(FLOWS, (9.0,)) | {flow: (1.0,)}
     present = Reading(phase="level", level=1, passes=1, flows=flows)
     (decision,) = replay(FlowRule(flow, 0.1), context(1.0, flow=flow), [present])
     assert decision.evidence["distance"] == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    entries=st.lists(st.tuples(finite, finite, finite, finite), min_size=1, max_size=6),
+    epsilon=st.floats(1e-3, 1e6),
+)
+def test_norms_against_means_equal_the_slow_twin(entries, epsilon):
+    norms, means, their_norms, their_means = zip(*entries, strict=True)
+    both = ("gradient.norm", "gradient.mean")
+    present, reference = (
+        Reading(phase="level", level=1, passes=1, flows=dict(zip(both, vectors, strict=True)))
+        for vectors in ((norms, means), (their_norms, their_means))
+    )
+    where = StopContext(reference=reference, max_passes=8)
+    for config, expected in (
+        (GradientFlow(epsilon=epsilon), (norms, their_norms)),
+        (GradientFlow(epsilon=epsilon, reference_statistic="mean"), (norms, their_means)),
+        (
+            GradientFlow(epsilon=epsilon, statistic="mean", reference_statistic="norm"),
+            (means, their_norms),
+        ),
+    ):
+        assert needed_flows(config) <= set(both)
+        (decision,) = replay(build_rule(config, 8), where, [present])
+        distance = slow_distance(*expected)
+        assert decision.evidence["distance"] == pytest.approx(distance)
+        if not math.isclose(distance, epsilon, rel_tol=1e-12):
+            assert decision.stop == slow_flow_stop(*expected, epsilon)
+
+
+def test_the_reference_has_to_hold_what_it_is_compared_by():
+    config = GradientFlow(epsilon=0.1, reference_statistic="mean")
+    assert needed_flows(config) == {"gradient.norm", "gradient.mean"}
+    with pytest.raises(FlowError, match=r"the reference to hold 'gradient.mean'; .*gradient.norm"):
+        build_rule(config, 8).init(context(0.1, flow="gradient.norm"))
+    with pytest.raises(FlowError, match=r"finite reference 'gradient.mean'"):
+        build_rule(config, 8).init(context(NAN, flow="gradient.mean"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from infcop.core.records import Reading, StopReason
 from infcop.errors import ConfigError
-from infcop.stopping.plateau import PlateauRule
+from infcop.stopping.plateau import LossRule, PlateauRule
 from infcop.stopping.rule import StopContext, replay
 from tests.reference.stopping import slow_plateau
 
@@ -93,6 +93,40 @@ def test_equals_the_slow_twin(metrics, patience, improvement, unit, higher):
     assert stops(PlateauRule(patience, improvement), metrics, unit=unit, higher=higher) == expected
 
 
+def after_losses(rule, losses, **context):
+    readings = [
+        Reading(phase="level", level=1, passes=i, train_loss=loss) for i, loss in enumerate(losses)
+    ]
+    return replay(rule, StopContext(max_passes=8, **context), readings)
+
+
+def test_a_loss_that_no_longer_falls_stops_whatever_direction_the_metric_has():
+    # Nothing was trained before the first reading; 0.46 lies within a tenth of 0.5, 0.44 does not.
+    losses = [None, 0.5, 0.46, 0.44, 0.43, 0.41]
+    for higher in (True, False):
+        decisions = after_losses(LossRule(2, 0.1), losses, higher_is_better=higher)
+        assert [decision.stop for decision in decisions] == [False] * 5 + [True]
+        assert decisions[-1].reason is StopReason.LOSS
+        assert decisions[-1].evidence == {
+            "passes_without_improvement": 2,
+            "patience": 2,
+            "best": 0.44,
+        }
+    assert [d.stop for d in after_losses(LossRule(1, 0.1), losses)][:3] == [False, False, True]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    losses=st.lists(st.integers(0, 9).map(float), min_size=1, max_size=10),
+    patience=st.sampled_from([1.0, 2.0, 3.0]),
+    improvement=st.sampled_from([0.0, 0.3]),
+)
+def test_a_loss_decides_as_a_metric_would_that_is_better_if_lower(losses, patience, improvement):
+    expected = stops(PlateauRule(patience, improvement), losses, higher=False)
+    decisions = after_losses(LossRule(patience, improvement), [None, *losses])
+    assert [decision.stop for decision in decisions[1:]] == expected
+
+
 def test_reason_and_evidence():
     readings = [Reading(phase="level", level=1, passes=p, main=0.5) for p in (1, 2)]
     go_on, stop = replay(PlateauRule(patience=1), StopContext(max_passes=8), readings)
@@ -105,10 +139,11 @@ def test_reading_without_a_metric_is_refused():
         stops(PlateauRule(), [None])
 
 
+@pytest.mark.parametrize("rule", [PlateauRule, LossRule])
 @pytest.mark.parametrize(
     "arguments",
     [{"patience": 0}, {"patience": math.nan}, {"improvement": -0.1}, {"improvement": math.nan}],
 )
-def test_settings_out_of_range_are_refused(arguments):
+def test_settings_out_of_range_are_refused(rule, arguments):
     with pytest.raises(ConfigError, match="PlateauRule: expected"):
-        PlateauRule(**arguments)
+        rule(**arguments)

@@ -9,13 +9,20 @@ from infcop.errors import ConfigError, ModelError
 __all__ = ["check_facts", "kaiming_normal", "scaled"]
 
 
-def check_facts(model: str, *, in_channels: int, image_size: int, num_classes: int) -> None:
-    """Refuse image facts that are not positive whole numbers.
+def check_facts(
+    model: str, *, in_channels: int, image_size: int, num_classes: int, stem_stride: int = 1
+) -> None:
+    """Refuse facts of images, and a stride, that are not positive whole numbers.
 
     Raises:
         ModelError: One of them is not.
     """
-    facts = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+    facts = {
+        "in_channels": in_channels,
+        "image_size": image_size,
+        "num_classes": num_classes,
+        "stem_stride": stem_stride,
+    }
     for name, value in facts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ModelError(f"{model}: expected {name} to be an integer >= 1, got {value!r}")

@@ -46,13 +46,21 @@ class ResNet(nn.Module):
         num_classes: Number of classes.
         blocks: Number of blocks of each stage.
         channels: Width of each stage.
+        stem_stride: Stride of the first convolution; 2 quarters the work.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, blocks: Sequence[int], channels: Sequence[int]
+        self,
+        in_channels: int,
+        num_classes: int,
+        blocks: Sequence[int],
+        channels: Sequence[int],
+        stem_stride: int = 1,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(
+            in_channels, channels[0], 3, stride=stem_stride, padding=1, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(channels[0])
         before, stages = channels[0], []
         for index, (count, width) in enumerate(zip(blocks, channels, strict=True)):
@@ -70,7 +78,14 @@ class ResNet(nn.Module):
         return self.fc(maps.mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
-def resnet_20(*, in_channels: int, image_size: int, num_classes: int, width: float = 1.0) -> ResNet:
+def resnet_20(
+    *,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    width: float = 1.0,
+    stem_stride: int = 1,
+) -> ResNet:
     """Build ResNet-20 for CIFAR (section 4.2, n = 3): 20 layers and 2 projections.
 
     Args:
@@ -78,6 +93,7 @@ def resnet_20(*, in_channels: int, image_size: int, num_classes: int, width: flo
         image_size: Height and width of the images; any size works.
         num_classes: Number of classes.
         width: Multiplies the widths 16, 32 and 64.
+        stem_stride: Stride of the first convolution; with 2 all maps have a quarter of the size.
 
     Raises:
         ModelError: An argument is not a positive integer.
@@ -89,13 +105,24 @@ def resnet_20(*, in_channels: int, image_size: int, num_classes: int, width: flo
         272474
     """
     check_facts(
-        "resnet-20", in_channels=in_channels, image_size=image_size, num_classes=num_classes
+        "resnet-20",
+        in_channels=in_channels,
+        image_size=image_size,
+        num_classes=num_classes,
+        stem_stride=stem_stride,
     )
     channels = [scaled(units, width) for units in (16, 32, 64)]
-    return ResNet(in_channels, num_classes, (3, 3, 3), channels)
+    return ResNet(in_channels, num_classes, (3, 3, 3), channels, stem_stride)
 
 
-def resnet_56(*, in_channels: int, image_size: int, num_classes: int, width: float = 1.0) -> ResNet:
+def resnet_56(
+    *,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    width: float = 1.0,
+    stem_stride: int = 1,
+) -> ResNet:
     """Build ResNet-56 for CIFAR (section 4.2, n = 9): 56 layers and 2 projections.
 
     Arguments and errors are those of ``resnet_20``.
@@ -106,13 +133,24 @@ def resnet_56(*, in_channels: int, image_size: int, num_classes: int, width: flo
         9
     """
     check_facts(
-        "resnet-56", in_channels=in_channels, image_size=image_size, num_classes=num_classes
+        "resnet-56",
+        in_channels=in_channels,
+        image_size=image_size,
+        num_classes=num_classes,
+        stem_stride=stem_stride,
     )
     channels = [scaled(units, width) for units in (16, 32, 64)]
-    return ResNet(in_channels, num_classes, (9, 9, 9), channels)
+    return ResNet(in_channels, num_classes, (9, 9, 9), channels, stem_stride)
 
 
-def resnet_18(*, in_channels: int, image_size: int, num_classes: int, width: float = 1.0) -> ResNet:
+def resnet_18(
+    *,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    width: float = 1.0,
+    stem_stride: int = 1,
+) -> ResNet:
     """Build ResNet-18 (table 1) with a 3x3 stem without pooling: 18 layers and 3 projections.
 
     Arguments and errors are those of ``resnet_20``; ``width`` multiplies 64, 128, 256 and 512.
@@ -123,7 +161,11 @@ def resnet_18(*, in_channels: int, image_size: int, num_classes: int, width: flo
         Linear(in_features=64, out_features=10, bias=True)
     """
     check_facts(
-        "resnet-18", in_channels=in_channels, image_size=image_size, num_classes=num_classes
+        "resnet-18",
+        in_channels=in_channels,
+        image_size=image_size,
+        num_classes=num_classes,
+        stem_stride=stem_stride,
     )
     channels = [scaled(units, width) for units in (64, 128, 256, 512)]
-    return ResNet(in_channels, num_classes, (2, 2, 2, 2), channels)
+    return ResNet(in_channels, num_classes, (2, 2, 2, 2), channels, stem_stride)

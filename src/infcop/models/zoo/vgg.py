@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,12 +26,14 @@ class VGG16(nn.Module):
 
     Args:
         in_channels: Channels of the images.
-        image_size: Height and width of the images, at least 32.
+        image_size: Height and width of the images, at least 32 with their padding.
         num_classes: Number of classes.
         width: Multiplies all hidden widths.
+        padding: Zeros around the images, on each side: 2 makes the 28x28 of MNIST 32x32.
 
     Raises:
-        ModelError: An argument is not a positive integer, or the images are too small.
+        ModelError: An argument is not a positive integer (``padding`` may be 0), or the images are
+            too small.
         ConfigError: ``width`` is not a positive number.
 
     Example:
@@ -39,26 +43,39 @@ class VGG16(nn.Module):
     """
 
     def __init__(
-        self, *, in_channels: int, image_size: int, num_classes: int, width: float = 1.0
+        self,
+        *,
+        in_channels: int,
+        image_size: int,
+        num_classes: int,
+        width: float = 1.0,
+        padding: int = 0,
     ) -> None:
         super().__init__()
         check_facts(
             "vgg-16", in_channels=in_channels, image_size=image_size, num_classes=num_classes
         )
-        if image_size < 32:
+        if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
+            raise ModelError(f"vgg-16: expected padding to be an integer >= 0, got {padding!r}")
+        side = image_size + 2 * padding
+        if side < 32:
             raise ModelError(
-                f"vgg-16: expected image_size >= 32 (five poolings halve it), got {image_size}; "
-                "use a ResNet for smaller images"
+                f"vgg-16: expected image_size >= 32 (five poolings halve it), got {image_size} and "
+                f"padding {padding}; use a ResNet for smaller images, or a padding of "
+                f"{math.ceil((32 - image_size) / 2)}"
             )
+        self.padding = padding
         hidden = scaled(512, width)
         self.features = _convolutions(in_channels, width)
-        self.fc1 = nn.Linear(hidden * (image_size // 32) ** 2, hidden)
+        self.fc1 = nn.Linear(hidden * (side // 32) ** 2, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
         self.fc3 = nn.Linear(hidden, num_classes)
         kaiming_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
+        if self.padding:
+            images = functional.pad(images, [self.padding] * 4)
         hidden = functional.relu(self.fc1(self.features(images).flatten(1)))
         return self.fc3(functional.relu(self.fc2(hidden)))  # type: ignore[no-any-return]
 

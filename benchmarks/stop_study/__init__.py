@@ -1,0 +1,1 @@
+"""The comparison that chose the default, and the one that judged it."""

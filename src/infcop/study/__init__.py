@@ -1,0 +1,1 @@
+"""Many runs: methods x seeds x settings, side by side, paired by seed."""
