@@ -55,7 +55,8 @@ def recovery_passes(run: Run, done: PhaseRecord) -> float:
     if first is None or first.passes > 0 or first.decision is None or not first.decision.until:
         return 0.0
     clock = Clock(len(run.task.train_loader))
-    return max(clock.steps_at(first.decision.until), 1) / clock.steps_per_pass
+    passes = min(first.decision.until, run.config.levels.max_passes)
+    return max(clock.steps_at(passes), 1) / clock.steps_per_pass
 
 
 def _run_passes(run: Run) -> float:

@@ -40,7 +40,7 @@ def test_a_file_becomes_settings(tmp_path) -> None:
 
 
 def test_an_empty_file_means_the_defaults(tmp_path) -> None:
-    expected = RunConfig(method=resolve_method("infcop-if"))
+    expected = RunConfig(method=resolve_method("infcop"))
     assert load_config(written(tmp_path, "")) == expected
     assert load_config(written(tmp_path, "# nothing\n")) == expected
     assert resolve_config({}) == expected
@@ -165,6 +165,7 @@ def test_resolved_settings_resolve_to_themselves() -> None:
 def test_the_demo_needs_no_files_and_differs_from_the_defaults_in_little() -> None:
     config = demo_config()
     assert (config.data.name, config.data.dir) == ("digits", None)
-    assert config.method.name in ("infcop-if", "infcop-gf")
+    assert config.method == resolve_config({}).method
+    assert config.milestones == (0.2,)
     assert config.execution.device == "auto"
     assert demo_config() == config
