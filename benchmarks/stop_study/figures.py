@@ -8,7 +8,7 @@ from typing import Any
 from infcop.core.study import Estimate, StudyCell, StudyResults, StudyRow
 from infcop.study.statistics import estimate
 
-__all__ = ["figures", "tables"]
+__all__ = ["figures", "replay_table", "tables"]
 
 BASELINE, FIXED = "lth", "fixed"
 MODES = ("infcop", "infcop-rewind")
@@ -150,3 +150,30 @@ def _points(value: Estimate | None) -> list[float] | None:
 
 def _rounded(value: Estimate | None) -> float | None:
     return None if value is None else round(value.mean, 4)
+
+
+REPLAYED = (
+    "passes left",
+    "frobenius to pruned",
+    "frobenius to trained",
+    "frobenius to dense",
+    "mask change",
+    "gradient.norm to trained",
+    "information.cka to trained",
+    "information.absolute to trained",
+    "information.signed to dense",
+)
+"""The distances whose rank correlations the page shows; the first is a mere clock."""
+
+
+def replay_table(replays: dict[str, Any]) -> str:
+    """Return mean rank correlations within levels, distances down and records across."""
+    lines = [
+        f"| distance | {' | '.join(replays)} | mean |",
+        f"| --- |{' --- |' * len(replays)} --- |",
+    ]
+    for name in REPLAYED:
+        found = [replay["correlations"][name]["mean"] for replay in replays.values()]
+        shown = " | ".join(f"{value:.2f}" for value in found)
+        lines.append(f"| {name} | {shown} | {fmean(found):.2f} |")
+    return "\n".join(lines)

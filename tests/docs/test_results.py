@@ -10,7 +10,7 @@ import pytest
 from benchmarks import flow_cost, flow_sources
 from benchmarks.first_run import REWINDS, markdown
 from benchmarks.stop_study import __main__ as stop_study
-from benchmarks.stop_study.figures import figures, tables
+from benchmarks.stop_study.figures import figures, replay_table, tables
 from infcop.core.study import StudyResults
 from infcop.study.configure import load_comparison
 from infcop.study.jobs import check_runs
@@ -79,3 +79,13 @@ def test_the_summary_prints_the_figures_of_the_committed_results(
     one = printed["fashion-lenet5 at 0.1074, infcop"]
     assert {"cost_vs_dense", "cost_vs_lth", "accuracy_minus_lth"} < set(one)
     assert len(one["accuracy_minus_fixed_budget"]) == 3
+
+
+def test_the_page_shows_the_replays_as_committed() -> None:
+    file = ROOT / "benchmarks" / "results" / "stop_study_replay.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert replay_table(content["replays"]) in page
+    records = ROOT / "benchmarks" / "stop_study" / "records"
+    assert {path.stem for path in records.glob("*.yaml")} == set(content["replays"])
+    assert all(f"`{command}`" in page for command in content["commands"])
