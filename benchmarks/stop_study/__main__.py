@@ -5,8 +5,8 @@
     python -m benchmarks.stop_study rivals    other methods, on the cheaper settings
     python -m benchmarks.stop_study --summary the figures from the committed results
 
-A study runs for hours; interrupted, it goes on where it was. Each finished run is written to
-``benchmarks/results`` at once.
+A study runs for hours; interrupted, it goes on where it was, run by run. At its end it writes its
+results to ``benchmarks/results``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import infcop
 from benchmarks.common import data_dir, machine
 from benchmarks.stop_study.apart_data import write_cora
 from benchmarks.stop_study.figures import figures, tables
+from infcop.core.compare import CompareConfig
 from infcop.core.study import StudyResults
 from infcop.study.configure import load_comparison, with_data_dir
 
@@ -59,24 +60,16 @@ def _file(study: str) -> Path:
 def _run(options: argparse.Namespace) -> None:
     config = load_comparison(HERE / f"{options.study}.yaml")
     folder = options.runs or Path("studies") / (options.study + ("-quick" if options.quick else ""))
-    if options.quick:
-        config = _quick(config)
-    elif options.study == "apart":
-        found = data_dir()
+    found = data_dir()
+    if found is not None:
+        config = with_data_dir(config, str(found))
+    if options.study == "apart":
         if found is None:
             sys.exit("the study apart needs the real data sets: set INFCOP_DATA to their folder")
         write_cora(found / "cora", folder / "data")
-        settings = {
-            label: setting.model_copy(
-                update={"data": setting.data.model_copy(update={"dir": str(folder / "data")})}
-            )
-            if label.startswith("cora")
-            else setting
-            for label, setting in config.settings.items()
-        }
-        config = config.model_copy(update={"settings": settings})
-    if (found := data_dir()) is not None:
-        config = with_data_dir(config, str(found))
+        config = _with_words(config, folder / "data")
+    if options.quick:
+        config = _quick(config)
     results = infcop.compare(config, out=folder, workers=options.workers)
     out = options.out or (None if options.quick else _file(options.study))
     if out is not None:
@@ -87,7 +80,15 @@ def _run(options: argparse.Namespace) -> None:
         out.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def _quick(config: Any) -> Any:
+def _with_words(config: CompareConfig, folder: Path) -> CompareConfig:
+    """Return the comparison with the words of Cora in the place of MNIST."""
+    words = config.settings["cora-words"]
+    data = words.data.model_copy(update={"dir": str(folder)})
+    moved = {**config.settings, "cora-words": words.model_copy(update={"data": data})}
+    return config.model_copy(update={"settings": moved})
+
+
+def _quick(config: CompareConfig) -> CompareConfig:
     """Return the first setting with one seed and a tenth of the training."""
     label, setting = next(iter(config.settings.items()))
     small = setting.model_copy(

@@ -13,7 +13,9 @@ __all__ = ["figures", "replay_table", "tables"]
 BASELINE, FIXED = "lth", "fixed"
 MODES = ("infcop", "infcop-rewind")
 MIDDLE = 0.1074
-"""The density at which the best mode is judged."""
+"""The density at which the best mode is judged: the cheapest that is accurate enough there."""
+ALLOWED = 0.2
+"""Points below the baseline."""
 
 
 def figures(main: StudyResults | None, apart: StudyResults | None) -> dict[str, Any]:
@@ -65,10 +67,8 @@ def _overall(results: StudyResults) -> dict[str, Any]:
             ),
         }
     if found:
-        best = max(
-            (mode for mode in MODES if f"worst_cost_vs_lth, {mode}" in found),
-            key=lambda mode: found[f"worst_accuracy_minus_lth_at_0.107, {mode}"],
-        )
+        good = [mode for mode in MODES if _is_good(found, mode)] or list(MODES)
+        best = min(good, key=lambda mode: found[f"worst_cost_vs_dense_at_0.107, {mode}"])
         rewinding = MODES[1]
         found |= {
             "worst_cost_vs_lth": found.get(f"worst_cost_vs_lth, {rewinding}"),
@@ -77,9 +77,15 @@ def _overall(results: StudyResults) -> dict[str, Any]:
             ),
             "best_mode": best,
             "best_mode_cost_vs_dense_at_0.107": found[f"worst_cost_vs_dense_at_0.107, {best}"],
-            "accuracy_minus_fixed_budget, all settings and densities": _points(_pooled(results)),
+            "accuracy_minus_fixed_budget, infcop, all settings and densities": _points(
+                _pooled(results)
+            ),
         }
     return found
+
+
+def _is_good(found: dict[str, Any], mode: str) -> bool:
+    return found.get(f"worst_accuracy_minus_lth_at_0.107, {mode}", -100.0) >= -ALLOWED
 
 
 def _pooled(results: StudyResults) -> Estimate | None:

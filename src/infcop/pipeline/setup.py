@@ -104,7 +104,10 @@ def prepare(
 def shared_dense(run: Run, folder: str | os.PathLike[str]) -> SharedDense:
     """Return the place where runs that start like this one keep their dense training."""
     marks = dense_marks(run, Clock(len(run.task.train_loader)))
-    facts = [run.record.data.model_dump(mode="json"), run.config.execution.precision]
+    execution = run.config.execution
+    # Another device, or another number of threads, rounds differently.
+    where = [run.engine.device.type, execution.precision, execution.threads]
+    facts = [run.record.data.model_dump(mode="json"), *where]
     return SharedDense(folder, run.config, run.model, marks, facts)
 
 
