@@ -143,7 +143,7 @@ method: {name: lth, rewind: {to: epoch, passes: 1}}
 training: {batch_size: 32}
 dense: {passes: 4}
 levels: {max_passes: 4}
-final: {passes: 30}
+final: {passes: 12}
 execution: {threads: 1, checkpoint_seconds: 0}
 """
 """The final training is long enough for a signal to arrive in time on a busy machine."""
