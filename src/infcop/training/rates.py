@@ -132,7 +132,8 @@ def linear_rate(start: float, progress: float, warmup: float = 0.0) -> float:
     if progress < warmup:
         # A hundredth at the very first step: a rate of exactly zero would waste it.
         return start * max((1 - math.cos(math.pi * progress / warmup)) / 2, 0.01)
-    return start * (1 - progress) / (1 - warmup)
+    # The fraction first: it is at most 1 after rounding too, so no rate lies above the start.
+    return start * ((1 - progress) / (1 - warmup))
 
 
 def _final_schedule(config: SearchConfig, place: float, horizon: float) -> float:
