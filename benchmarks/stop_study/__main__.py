@@ -58,7 +58,7 @@ def _file(study: str) -> Path:
 
 
 def _run(options: argparse.Namespace) -> None:
-    config = load_comparison(HERE / f"{options.study}.yaml")
+    config = named = load_comparison(HERE / f"{options.study}.yaml")
     folder = options.runs or Path("studies") / (options.study + ("-quick" if options.quick else ""))
     found = data_dir()
     if found is not None:
@@ -69,13 +69,15 @@ def _run(options: argparse.Namespace) -> None:
         write_cora(found / "cora", folder / "data")
         config = _with_words(config, folder / "data")
     if options.quick:
-        config = _quick(config)
+        config, named = _quick(config), _quick(named)
     results = infcop.compare(config, out=folder, workers=options.workers)
     out = options.out or (None if options.quick else _file(options.study))
     if out is not None:
         command = f"python -m benchmarks.stop_study {options.study}"
         content: dict[str, Any] = {"command": command, **machine()}
-        content |= {"results": json.loads(results.model_dump_json())}
+        # Where the data lie on this machine is nobody else's business.
+        kept = results.model_copy(update={"config": named})
+        content |= {"results": json.loads(kept.model_dump_json())}
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -89,7 +91,7 @@ def _with_words(config: CompareConfig, folder: Path) -> CompareConfig:
 
 
 def _quick(config: CompareConfig) -> CompareConfig:
-    """Return the first setting with one seed and a tenth of the training."""
+    """Return the first setting with one seed and a few passes."""
     label, setting = next(iter(config.settings.items()))
     small = setting.model_copy(
         update={

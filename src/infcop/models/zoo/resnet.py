@@ -5,7 +5,7 @@ He et al. 2016, "Deep Residual Learning for Image Recognition" (arXiv 1512.03385
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -104,15 +104,8 @@ def resnet_20(
         >>> sum(parameter.numel() for parameter in model.parameters())
         272474
     """
-    check_facts(
-        "resnet-20",
-        in_channels=in_channels,
-        image_size=image_size,
-        num_classes=num_classes,
-        stem_stride=stem_stride,
-    )
-    channels = [scaled(units, width) for units in (16, 32, 64)]
-    return ResNet(in_channels, num_classes, (3, 3, 3), channels, stem_stride)
+    facts = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+    return _resnet("resnet-20", (3, 3, 3), (16, 32, 64), facts, width, stem_stride)
 
 
 def resnet_56(
@@ -132,15 +125,8 @@ def resnet_56(
         >>> len(model.stages[0])
         9
     """
-    check_facts(
-        "resnet-56",
-        in_channels=in_channels,
-        image_size=image_size,
-        num_classes=num_classes,
-        stem_stride=stem_stride,
-    )
-    channels = [scaled(units, width) for units in (16, 32, 64)]
-    return ResNet(in_channels, num_classes, (9, 9, 9), channels, stem_stride)
+    facts = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+    return _resnet("resnet-56", (9, 9, 9), (16, 32, 64), facts, width, stem_stride)
 
 
 def resnet_18(
@@ -160,12 +146,19 @@ def resnet_18(
         >>> model.fc
         Linear(in_features=64, out_features=10, bias=True)
     """
-    check_facts(
-        "resnet-18",
-        in_channels=in_channels,
-        image_size=image_size,
-        num_classes=num_classes,
-        stem_stride=stem_stride,
-    )
-    channels = [scaled(units, width) for units in (64, 128, 256, 512)]
-    return ResNet(in_channels, num_classes, (2, 2, 2, 2), channels, stem_stride)
+    facts = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+    return _resnet("resnet-18", (2, 2, 2, 2), (64, 128, 256, 512), facts, width, stem_stride)
+
+
+def _resnet(
+    name: str,
+    blocks: Sequence[int],
+    published: Sequence[int],
+    facts: Mapping[str, int],
+    width: float,
+    stem_stride: int,
+) -> ResNet:
+    """Check the arguments of a factory and build its network."""
+    check_facts(name, **facts, stem_stride=stem_stride)
+    channels = [scaled(units, width) for units in published]
+    return ResNet(facts["in_channels"], facts["num_classes"], blocks, channels, stem_stride)
