@@ -114,18 +114,42 @@ def _pairs(results: StudyResults, method: str, other: str) -> list[tuple[StudyRo
     ]
 
 
+PLACES = {
+    "initialisation": "rewinding to the initialisation",
+    "epoch": "rewinding to an early pass",
+    "learning-rate": "rewinding the learning rate only",
+    "none": "no rewinding",
+}
+
+
 def tables(results: StudyResults) -> str:
-    """Return a table in Markdown for each setting: methods down, densities across."""
-    return "\n\n".join(_table(results, setting) for setting in results.config.settings)
+    """Return a table in Markdown for each setting: methods down, densities across.
+
+    A study whose methods rewind to more than two places gets one for each place, with the
+    baseline on top.
+    """
+    places: dict[str, list[str]] = {}
+    for label, entry in results.config.methods.items():
+        places.setdefault(entry.method.rewind.to, []).append(label)
+    if len(places) <= 2:
+        whole = list(results.config.methods)
+        return "\n\n".join(_table(results, s, whole) for s in results.config.settings)
+    baseline = results.config.baseline
+    return "\n\n".join(
+        _table(results, setting, list(dict.fromkeys((baseline, *places[to]))), f", {words}")
+        for setting in results.config.settings
+        for to, words in PLACES.items()
+        if any(c.setting == setting and c.method in places.get(to, ()) for c in results.cells)
+    )
 
 
-def _table(results: StudyResults, setting: str) -> str:
-    cells = [cell for cell in results.cells if cell.setting == setting]
+def _table(results: StudyResults, setting: str, methods: list[str], what: str = "") -> str:
+    cells = [c for c in results.cells if c.setting == setting and c.method in methods]
     densities = sorted({cell.density for cell in cells}, reverse=True)
     heads = [f"{100 * density:.3g} %" for density in densities]
     seeds = max((cell.seeds for cell in cells), default=0)
     lines = [
-        f"| {setting}, {seeds} seeds | {' | '.join(heads)} |",
+        f"| {setting}, {seeds} seeds{what} | {' | '.join(heads)} |",
         f"| --- |{' --- |' * len(heads)}",
     ]
     for method in dict.fromkeys(cell.method for cell in cells):

@@ -52,7 +52,7 @@ def test_the_cost_of_measuring_is_the_committed_one() -> None:
 def test_every_comparison_of_the_stop_study_can_be_run(study: str) -> None:
     config = load_comparison(stop_study.HERE / f"{study}.yaml")
     check_runs(config)
-    assert {"lth", "infcop", "infcop-rewind"} <= set(config.methods)
+    assert any(label.startswith("infcop") for label in config.methods)
 
 
 @pytest.mark.parametrize("study", stop_study.STUDIES)

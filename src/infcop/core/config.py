@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from infcop.core.method import FixedBudget, MethodConfig, judges_pruning
+from infcop.core.method import Cubic, FixedBudget, Linear, MethodConfig, judges_pruning
+from infcop.core.pattern import NofM
 from infcop.core.rate import LrSchedule
 from infcop.core.values import Value
 
@@ -158,15 +159,35 @@ class SearchConfig(Value):
     @model_validator(mode="after")
     def _schedule_can_end(self) -> SearchConfig:
         schedule, most = self.method.schedule, self.levels.max_levels
-        if schedule.kind == "cubic" and schedule.levels > most:
+        if isinstance(schedule, Cubic | Linear) and schedule.levels > most:
             raise ValueError(
                 f"method.schedule.levels ({schedule.levels}) must not exceed levels.max_levels "
                 f"({most}): the search would end above its density"
             )
+        pattern = self.method.pattern
+        if isinstance(pattern, NofM):
+            parts = [milestone * pattern.m for milestone in self.milestones]
+            if any(abs(part - round(part)) > 1e-9 for part in parts):
+                raise ValueError(
+                    f"milestones: pattern {pattern.n}:{pattern.m} goes through multiples of "
+                    f"1/{pattern.m}, got {', '.join(f'{m:g}' for m in self.milestones)}; choose "
+                    "some of these, or none"
+                )
         if schedule.kind == "one-shot" and self.milestones:
             raise ValueError(
                 "schedule 'one-shot' goes to the density in one level: it can't end at milestones "
                 "on the way; leave them out and make one search for each density"
+            )
+        if self.method.regrow is not None and self.milestones:
+            raise ValueError(
+                "method.regrow changes the mask in the final training: a milestone would leave "
+                "another mask behind than the search goes on from; leave milestones out and make "
+                "one search for each density"
+            )
+        if self.method.regrow is not None and self.final_passes == 0:
+            raise ValueError(
+                "method.regrow exchanges entries in the final training: it needs final.passes "
+                "above 0"
             )
         if self.method.rate.kind == "one-run" and self.milestones:
             raise ValueError(

@@ -6,7 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from infcop.core.pattern import Pattern, Unstructured
 from infcop.core.rate import Rate, ScheduleRate, contradiction
+from infcop.core.regrow import Regrow
+from infcop.core.schedule import (
+    Adaptive,
+    Cubic,
+    Fraction,
+    Linear,
+    Listed,
+    OneShot,
+    Schedule,
+)
+from infcop.core.scope import Scope
+from infcop.core.score import Magnitude, Score
+from infcop.core.start import EarlyBird, Start, Trained
 from infcop.core.stop import (
     AccuracyTarget,
     AllOf,
@@ -43,6 +57,8 @@ __all__ = [
     "Fraction",
     "GradientFlow",
     "InformationFlow",
+    "Linear",
+    "Listed",
     "LossPlateau",
     "MaskDistance",
     "MatrixFlow",
@@ -61,46 +77,6 @@ __all__ = [
 ]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Fraction(Value):
-    """Remove the same fraction of the surviving entries at every level."""
-
-    kind: Literal["fraction"] = "fraction"
-    remove: Annotated[float, Field(gt=0, lt=1)] = 0.2
-
-
-class Adaptive(Value):
-    """Remove what the PQ index of the surviving entries allows (SAP, arXiv 2302.05601)."""
-
-    kind: Literal["sap"] = "sap"
-    p: Positive = 0.5
-    q: Positive = 1.0
-    eta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    gamma: Positive = 1.0
-    beta: Annotated[float, Field(gt=0, le=1)] = 0.9
-
-    @model_validator(mode="after")
-    def _p_below_q(self) -> Adaptive:
-        if self.p >= self.q:
-            raise ValueError(f"expected 0 < p < q, got p={self.p:g}, q={self.q:g}")
-        return self
-
-
-class Cubic(Value):
-    """Remove much at first and ever less, in a fixed number of levels (arXiv 1710.01878)."""
-
-    kind: Literal["cubic"] = "cubic"
-    levels: Annotated[int, Field(ge=1)] = 20
-
-
-class OneShot(Value):
-    """Go to the target in a single level."""
-
-    kind: Literal["one-shot"] = "one-shot"
-
-
-Schedule = Annotated[Fraction | Adaptive | Cubic | OneShot, Field(discriminator="kind")]
 
 
 class Rewind(Value):
@@ -180,15 +156,41 @@ class FlowConfig(Value):
         return self
 
 
+_OF_THE_DENSE = (
+    InformationFlow,
+    GradientFlow,
+    RelativeInformationFlow,
+    RelativeGradientFlow,
+    MatrixFlow,
+    ShockBudget,
+)
+
+
+_SIGNED = ("grasp", "movement", "random")
+
+
 class MethodConfig(Value):
     """One choice per axis; ``methods/`` holds the named combinations."""
 
     name: str
-    score: Literal["magnitude"] = "magnitude"
-    scope: Literal["layerwise", "global"] = "global"
+    start: Start = Trained()
+    exclude: tuple[str, ...] = ()
+    """Weights that stay dense: names, with ``*`` for any characters, classes of layers such as
+    ``Conv2d``, or ``first`` and ``last``. Density is of the others."""
+    score: Score = Magnitude()
+    pattern: Pattern = Unstructured()
+    scope: Scope = "global"
     schedule: Schedule = Fraction()
+    rounds: Annotated[int, Field(ge=1)] = 1
+    """Scorings of a level, each followed by a part of its pruning, without training between."""
+    spacing: Literal["exponential", "linear"] = "exponential"
+    """Of the densities of the rounds: by a constant factor, or by a constant difference."""
     keep_per_layer: Annotated[int, Field(ge=0)] = 0
     """Entries that every layer keeps at least; 0 makes an emptied layer an error."""
+    empty_layers: Literal["error", "report"] = "error"
+    """What comes of a layer that would lose all its weights: refuse it, or prune it and warn."""
+    regrow: Regrow | None = None
+    """Exchange entries while the sparse network trains; by default masks only shrink."""
     rewind: Rewind = Rewind()
     rate: Rate = ScheduleRate()
     """Learning rate of the levels; the dense and the final training have schedules of their own."""
@@ -205,6 +207,59 @@ class MethodConfig(Value):
             raise ValueError(
                 "schedule 'sap' counts over all layers together: it needs scope 'global', "
                 f"got '{self.scope}'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _start_has_what_is_needed(self) -> MethodConfig:
+        problem = None
+        if self.start.kind != "trained":
+            problem = self._needs_a_trained_network()
+        if self.start.kind == "initialisation" and self.score.kind == "movement":
+            problem = (
+                "score 'movement' is what training has done to the weights: it needs start "
+                "'trained' or 'early-bird', got 'initialisation'"
+            )
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    def _needs_a_trained_network(self) -> str | None:
+        """Return what of this method looks at a dense network that isn't trained to the end."""
+        start, rewind = self.start, self.rewind
+        for part in rule_parts(self.stop):
+            target = isinstance(part, AccuracyTarget) and part.target is None
+            if target or isinstance(part, _OF_THE_DENSE):
+                return (
+                    f"stop rule '{part.rule}' compares with the trained dense network, which start "
+                    f"'{start.kind}' does not train to the end; use 'fixed-budget'"
+                )
+        allowed = ("none", "learning-rate", "initialisation")
+        early = isinstance(start, EarlyBird) and rewind.passes <= start.window
+        if early and rewind.to == "epoch":
+            return None
+        if rewind.to not in allowed:
+            return (
+                f"start '{start.kind}' may end the dense training before the place that rewind.to "
+                f"'{rewind.to}' goes back to; use 'none' or 'initialisation'"
+            )
+        return None
+
+    @model_validator(mode="after")
+    def _lamp_squares(self) -> MethodConfig:
+        if self.scope == "lamp" and self.score.kind in _SIGNED:
+            raise ValueError(
+                f"scope 'lamp' compares squares: it needs a score that is never negative, got "
+                f"'{self.score.kind}'; use scope 'global'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _regrows_single_entries(self) -> MethodConfig:
+        if self.regrow is not None and self.pattern.kind != "unstructured":
+            raise ValueError(
+                f"regrow exchanges single entries: it needs pattern 'unstructured', got "
+                f"'{self.pattern.kind}'"
             )
         return self
 

@@ -24,6 +24,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     lowered = {known_name.lower(): known_name for known_name in names}
-    near = get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
+    written = name.lower() if isinstance(name, str) else ""
+    near = get_close_matches(written, lowered, n=1, cutoff=0.5)
     listing = f"known: {', '.join(names)}" if names else "nothing is known here"
     return f"did you mean '{lowered[near[0]]}'? {listing}" if near else listing

@@ -58,6 +58,7 @@ class StopReason(str, Enum):
     PLATEAU = "plateau"
     LOSS = "loss"
     BUDGET = "budget"
+    UNTRAINED = "untrained"
     NOT_YET = "not-yet"
     MINIMUM = "minimum"
     NON_FINITE = "non-finite"
@@ -78,6 +79,7 @@ _SENTENCES = {
     StopReason.PLATEAU: "the held-out metric has stopped improving",
     StopReason.LOSS: "the training loss has stopped falling",
     StopReason.BUDGET: "the budget of passes is used up",
+    StopReason.UNTRAINED: "pruning begins at the initialisation",
     StopReason.NOT_YET: "no rule asks to stop yet",
     StopReason.MINIMUM: "a rule asks to stop, but the minimum of passes is not reached",
     StopReason.NON_FINITE: "the reading is not finite, so nothing can be decided from it",
@@ -172,6 +174,10 @@ class PhaseRecord(Value):
     """Dense or final training."""
 
     readings: tuple[Reading, ...] = ()
+    stopped_by: StopDecision | None = None
+    """Why a dense training ended before its passes were used up."""
+    exchanged: int = 0
+    """Entries that were dropped and grown elsewhere in its course."""
     cost: Cost = Cost()
     seconds: float = 0.0
 
@@ -249,13 +255,15 @@ class Outcome(Value):
     kept: int
     prunable: int
     dense: dict[str, float]
-    """Metrics of the dense network on the split that ``measured_on`` names."""
+    """Metrics of the dense network on the split that ``measured_on`` names; empty where none was
+    trained."""
     sparse: dict[str, float]
     measured_on: Literal["test", "held-out"]
     cost: Cost
     """Of the whole search: dense training, levels, final training, measuring and evaluating."""
     full_budget_training: int
-    """Training examples that the same levels would have cost with the full budget each."""
+    """Training examples that the same levels would have cost with the full budget each; 0 where no
+    level trains by design."""
     seconds: float
 
 

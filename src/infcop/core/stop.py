@@ -36,10 +36,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class FixedBudget(Value):
-    """Stop after so many passes; by default the level's whole budget."""
+    """Stop after so many passes; by default the level's whole budget, and with 0 at once."""
 
     rule: Literal["fixed-budget"] = "fixed-budget"
-    passes: Positive | None = None
+    passes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class InformationFlow(Value):
@@ -262,5 +262,11 @@ def judges_pruning(config: StopConfig) -> bool:
     Example:
         >>> judges_pruning(ShockBudget()), judges_pruning(FixedBudget())
         (True, False)
+        >>> judges_pruning(FixedBudget(passes=0))
+        True
     """
-    return any(isinstance(part, ShockBudget | MatrixFlow) for part in rule_parts(config))
+    return any(
+        isinstance(part, ShockBudget | MatrixFlow)
+        or (isinstance(part, FixedBudget) and part.passes == 0)
+        for part in rule_parts(config)
+    )

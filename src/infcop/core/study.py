@@ -55,6 +55,7 @@ class StudyRow(Value):
     measured_on: Literal["test", "held-out"]
     sparse: dict[str, float]
     dense: dict[str, float]
+    """Empty where the method trained no dense network."""
     train_examples: int
     budget: float | None = None
     """Passes per level, where they were chosen for equal cost."""
@@ -122,8 +123,8 @@ class StudyCell(Value):
     higher_is_better: bool
     measured_on: Literal["test", "held-out"]
     main: Estimate
-    dense: Estimate
-    """The main metric of the dense network."""
+    dense: Estimate | None
+    """The main metric of the dense network; ``None`` where no method trained one."""
     difference: Estimate | None = None
     """Main metric minus that of the baseline, paired by seed; ``None`` for the baseline itself."""
     bootstrap: tuple[float, float] | None = None

@@ -10,11 +10,130 @@ from torch import Tensor
 
 from infcop.core.mask import Masks
 from infcop.core.method import MethodConfig
-from infcop.masking.allocate import allocate_layerwise
+from infcop.core.pattern import NofM, Unstructured
+from infcop.errors import LayerCollapseError, PruningError
+from infcop.masking.entries import shrink_entries
+from infcop.masking.groups import Groups
+from infcop.masking.n_of_m import n_of_m_kept, shrink_n_of_m
+from infcop.masking.rounds import round_counts
 from infcop.masking.schedule import next_kept, without_remainder
-from infcop.masking.select import select_global, select_layerwise
+from infcop.masking.units import shrink_units
 
-__all__ = ["prune_level", "pruned_norm"]
+__all__ = ["emptied", "level_kept", "prune_level", "pruned_norm", "round_counts", "shrink"]
+
+
+def level_kept(
+    weights: Mapping[str, Tensor],
+    masks: Masks,
+    method: MethodConfig,
+    *,
+    level: int,
+    target_kept: int,
+    stop_kept: int | None = None,
+    groups: Groups,
+) -> int:
+    """Return how many entries a level is to keep.
+
+    That is what the schedule says, what is not worth a level of its own left out, and with a
+    pattern of n of m rounded down to what it can keep. Patterns of whole groups may end up to
+    a group below.
+
+    Args:
+        weights: The trained weights, of the names and shapes of ``masks``; an adaptive schedule
+            reads them.
+        masks: The masks of the level before.
+        method: The schedule is used.
+        level: Number of the level, from 1.
+        target_kept: Entries to survive at the end of the search.
+        stop_kept: Entries that this level must not go below; by default the target.
+        groups: What the pattern ties together.
+
+    Returns:
+        The count; what is alive if nothing is left to remove, or an adaptive schedule finds
+        nothing, which the caller should warn of.
+
+    Raises:
+        PruningError: The counts can't be honoured, or the weights are unusable.
+
+    Example:
+        >>> weights = {"fc": torch.tensor([0.3, -0.1, 0.2, 0.4, -0.5])}
+        >>> masks, method = Masks.full({"fc": (5,)}), MethodConfig(name="lth")
+        >>> level_kept(weights, masks, method, level=1, target_kept=1, groups=Groups())
+        4
+    """
+    stop_kept = target_kept if stop_kept is None else stop_kept
+    kept = next_kept(
+        method.schedule, weights, masks, level=level, target_kept=target_kept, stop_kept=stop_kept
+    )
+    kept = without_remainder(method.schedule, masks.kept, kept, stop_kept)
+    if isinstance(groups.pattern, NofM):
+        return n_of_m_kept(groups.pattern, masks.total, masks.kept, kept, stop_kept)
+    return kept
+
+
+def shrink(
+    scores: Mapping[str, Tensor],
+    masks: Masks,
+    method: MethodConfig,
+    kept: int,
+    *,
+    groups: Groups,
+    target_kept: int,
+) -> Masks:
+    """Prune scored entries once, down to a number.
+
+    The scope says where they may be taken from, the pattern which of them go together, and the
+    scores which they are.
+
+    Args:
+        scores: Importance of every entry.
+        masks: What is alive.
+        method: Scope, ``keep_per_layer`` and ``empty_layers`` are used.
+        kept: Entries to survive: exactly so many of single entries; of whole groups and of n of m
+            the most that are not above it.
+        groups: What the pattern of the method ties together.
+        target_kept: Entries to survive at the end of the search.
+
+    Returns:
+        Masks within ``masks``.
+
+    Raises:
+        PruningError: The counts, the scope or the pattern can't be honoured, or scores are
+            unusable.
+        LayerCollapseError: A layer would lose all its entries, and ``empty_layers`` is "error".
+
+    Example:
+        >>> scores = {"fc": torch.tensor([0.3, 0.1, 0.2, 0.4, 0.5])}
+        >>> masks, method = Masks.full({"fc": (5,)}), MethodConfig(name="lth")
+        >>> shrink(scores, masks, method, 3, groups=Groups(), target_kept=1)["fc"]
+        tensor([ True, False, False,  True,  True])
+    """
+    if groups.pattern != method.pattern:
+        raise PruningError(
+            f"shrink: expected the groups of pattern '{method.pattern.kind}', got those of "
+            f"'{groups.pattern.kind}'; build them with build_groups(method.pattern, ...)"
+        )
+    if kept > masks.kept:
+        raise PruningError(
+            f"shrink: expected to keep at most the {masks.kept} entries that are alive, got "
+            f"kept={kept}; masks only shrink"
+        )
+    if isinstance(groups.pattern, Unstructured | NofM):
+        _check_floors(masks, method, kept, target_kept)
+    if isinstance(groups.pattern, Unstructured):
+        after = shrink_entries(scores, masks, method, kept, target_kept)
+    elif isinstance(groups.pattern, NofM):
+        after = shrink_n_of_m(scores, masks, method, kept, target_kept, groups)
+    else:
+        after = shrink_units(scores, masks, method, kept, target_kept, groups)
+    lost = emptied(masks, after)
+    if lost and method.empty_layers == "error":
+        raise LayerCollapseError(
+            f"shrink: layer '{lost[0]}' would lose all of its {masks.kept_per_layer[lost[0]]} "
+            "remaining weights; set keep_per_layer=1 or more, ask for a higher density, prune "
+            "with scope 'layerwise', or set empty_layers='report' to prune it all the same"
+        )
+    return after
 
 
 def prune_level(
@@ -26,29 +145,31 @@ def prune_level(
     level: int,
     target_kept: int,
     stop_kept: int | None = None,
+    groups: Groups | None = None,
 ) -> Masks:
-    """Return the masks of the next level.
+    """Return the masks of the next level, for one scoring a level.
 
-    The schedule says how many entries survive, the scope where they may be taken from, and the
-    scores which they are. Both scopes remove the same number at the same level.
+    As :func:`level_kept` and then :func:`shrink`; all scopes remove the same number at the same
+    level.
 
     Args:
-        weights: The trained weights, of the names and shapes of ``masks``; an adaptive schedule
-            reads them.
+        weights: The trained weights, of the names and shapes of ``masks``.
         scores: Importance of every entry.
         masks: The masks of the level before.
-        method: Schedule, scope and ``keep_per_layer`` are used.
+        method: Schedule, scope, pattern, ``keep_per_layer`` and ``empty_layers`` are used.
         level: Number of the level, from 1.
         target_kept: Entries to survive at the end of the search.
         stop_kept: Entries that this level must not go below; by default the target.
+        groups: What the pattern ties together; by default nothing.
 
     Returns:
         Masks within ``masks``; the same entries if nothing is left to remove, or an adaptive
         schedule finds nothing, which the caller should warn of.
 
     Raises:
-        PruningError: The counts can't be honoured, or scores or weights are unusable.
-        LayerCollapseError: A layer would lose all its entries.
+        PruningError: The counts, the scope or the pattern can't be honoured, or scores or weights
+            are unusable.
+        LayerCollapseError: A layer would lose all its entries, and ``empty_layers`` is "error".
 
     Example:
         >>> weights = {"fc": torch.tensor([0.3, -0.1, 0.2, 0.4, -0.5])}
@@ -57,15 +178,33 @@ def prune_level(
         >>> prune_level(weights, weights, masks, method, level=1, target_kept=1)["fc"]
         tensor([ True,  True,  True,  True, False])
     """
-    stop_kept = target_kept if stop_kept is None else stop_kept
-    kept = next_kept(
-        method.schedule, weights, masks, level=level, target_kept=target_kept, stop_kept=stop_kept
+    groups = Groups() if groups is None else groups
+    kept = level_kept(
+        weights,
+        masks,
+        method,
+        level=level,
+        target_kept=target_kept,
+        stop_kept=stop_kept,
+        groups=groups,
     )
-    kept = without_remainder(masks.kept, kept, stop_kept)
-    if method.scope == "global":
-        return select_global(scores, masks, kept, method.keep_per_layer)
-    kept_per_layer = allocate_layerwise(masks.kept_per_layer, kept, method.keep_per_layer)
-    return select_layerwise(scores, masks, kept_per_layer)
+    return shrink(scores, masks, method, kept, groups=groups, target_kept=target_kept)
+
+
+def emptied(masks_before: Masks, masks_after: Masks) -> tuple[str, ...]:
+    """Return the layers that had entries and have lost them all.
+
+    Example:
+        >>> before = Masks.full({"a": (2,), "b": (2,)})
+        >>> after = Masks({"a": torch.zeros(2, dtype=torch.bool), "b": before["b"]})
+        >>> emptied(before, after)
+        ('a',)
+    """
+    return tuple(
+        name
+        for name, mask in masks_before.items()
+        if bool(mask.any()) and not bool(masks_after[name].any())
+    )
 
 
 def pruned_norm(weights: Mapping[str, Tensor], before: Masks, after: Masks) -> float:
@@ -90,6 +229,22 @@ def pruned_norm(weights: Mapping[str, Tensor], before: Masks, after: Masks) -> f
     whole = math.hypot(*(_norm(weights[name], mask) for name, mask in before.items()))
     gone = math.hypot(*(_norm(weights[name], before[name] & ~mask) for name, mask in after.items()))
     return gone / whole if whole > 0 else 0.0
+
+
+def _check_floors(masks: Masks, method: MethodConfig, kept: int, target_kept: int) -> None:
+    """Refuse a target that no scores could honour; on the way to it, scores decide."""
+    if kept > target_kept:
+        return
+    floor = max(method.keep_per_layer, 1 if method.empty_layers == "error" else 0)
+    least = {name: min(alive, floor) for name, alive in masks.kept_per_layer.items()}
+    if target_kept < sum(least.values()):
+        largest = max(least, key=lambda name: least[name])
+        raise PruningError(
+            f"shrink: {len(least)} layers keep {sum(least.values())} entries at least "
+            f"(keep_per_layer={method.keep_per_layer}; '{largest}' keeps {least[largest]}), but "
+            f"the search ends at {target_kept}; ask for a higher density, lower keep_per_layer, "
+            "or set empty_layers='report'"
+        )
 
 
 def _norm(weight: Tensor, where: Tensor) -> float:

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from fractions import Fraction as Rational
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from infcop.core.mask import Masks
-from infcop.core.method import Adaptive, Cubic, Fraction, OneShot, Schedule
+from infcop.core.pattern import NofM, Pattern
+from infcop.core.schedule import Adaptive, Cubic, Fraction, Linear, Listed, OneShot, Schedule
 from infcop.errors import PruningError
+from infcop.masking.adaptive import pq_index, sap_fraction
+from infcop.masking.exact import as_written
+from infcop.masking.n_of_m import n_of_m_kept
 
 __all__ = [
     "cubic_kept",
     "level_count",
+    "linear_kept",
+    "listed_kept",
     "next_kept",
-    "pq_index",
-    "sap_fraction",
     "without_remainder",
 ]
 
-_CHUNK = 2**20
-"""Entries turned into float64 at a time, so that the copies stay small."""
-
-_NOISE = Rational(1, 10**12)
-"""Relative error granted to a product of float64 powers before it is rounded up to a count."""
+Counting = Fraction | Linear | Cubic | OneShot | Listed
+"""The schedules that look at counts only."""
 
 
 def next_kept(
@@ -42,18 +42,19 @@ def next_kept(
 
     With ``d`` entries alive, ``Fraction`` removes ``floor(remove * d)``, and at least one, so that
     the target is always reached; ``Adaptive`` removes ``floor(c * d)`` with ``c`` of
-    :func:`sap_fraction`, which may be none; ``Cubic`` keeps what :func:`cubic_kept` says, and
-    ``OneShot`` the target. Products are taken with the decimal value of the setting (0.29 of 100
-    is 29, although the nearest binary number lies below 0.29). A level that would pass
-    ``stop_kept`` removes less than the schedule asks for, so that exactly so many survive.
+    :func:`~infcop.masking.adaptive.sap_fraction`, which may be none; ``Linear``, ``Cubic`` and
+    ``Listed`` keep what the functions of their names say, and ``OneShot`` the target. Products are
+    taken with the decimal value of the setting (0.29 of 100 is 29, although the nearest binary
+    number lies below 0.29). A level that would pass ``stop_kept`` removes less than the schedule
+    asks for, so that exactly so many survive.
 
     Args:
         schedule: The schedule of the method.
         weights: The trained weights, of the names and shapes of ``masks``.
         masks: What is alive: true entries, whatever the value of the weight.
-        level: Number of the level, from 1; ``Cubic`` depends on it.
-        target_kept: Entries to survive at the end of the search, at least 1; what ``Cubic`` and
-            ``OneShot`` aim at.
+        level: Number of the level, from 1; ``Linear`` and ``Cubic`` depend on it.
+        target_kept: Entries to survive at the end of the search, at least 1; what the
+            schedules with a known number of levels aim at.
         stop_kept: Entries that this level must not go below, at least 1; by default the target.
 
     Returns:
@@ -111,8 +112,52 @@ def cubic_kept(total: int, target_kept: int, level: int, levels: int) -> int:
     return total - (total - target_kept) * (levels**3 - left) // levels**3
 
 
+def linear_kept(total: int, target_kept: int, level: int, levels: int) -> int:
+    """Return the entries that a linear schedule keeps after a level, exactly.
+
+    The removed entries ``(total - target_kept) t / n`` are rounded down, at level ``t`` of ``n``,
+    counted from 1.
+
+    Args:
+        total: Entries of the dense network.
+        target_kept: Entries after the last level.
+        level: Number of the level, from 1; past the last one the target is kept.
+        levels: Levels of the schedule.
+
+    Example:
+        >>> [linear_kept(1000, 200, level, levels=3) for level in (1, 2, 3)]
+        [734, 467, 200]
+    """
+    return total - (total - target_kept) * min(level, levels) // levels
+
+
+def listed_kept(densities: Sequence[float], total: int, alive: int, target_kept: int) -> int:
+    """Return the entries that the next of the listed densities keeps.
+
+    That is the first that keeps fewer than are alive, whatever has stopped the levels before.
+    Densities that keep no more than the target are passed over; after the last one comes the
+    target. They are rounded to the nearest number of entries, of two the even one, and at least 1.
+
+    Args:
+        densities: In falling order.
+        total: Entries of the dense network.
+        alive: Entries before the level.
+        target_kept: Entries to survive at the end of the search.
+
+    Example:
+        >>> [listed_kept((0.5, 0.25, 0.1), 1000, alive, 200) for alive in (1000, 500, 250)]
+        [500, 250, 200]
+    """
+    planned = (max(round(as_written(density) * total), 1) for density in densities)
+    return next((kept for kept in planned if target_kept < kept < alive), target_kept)
+
+
 def level_count(
-    schedule: Fraction | Cubic | OneShot, total: int, target_kept: int, most: int
+    schedule: Counting,
+    total: int,
+    target_kept: int,
+    most: int,
+    pattern: Pattern | None = None,
 ) -> int:
     """Return how many levels bring a dense network to its target, without any stop on the way.
 
@@ -121,6 +166,8 @@ def level_count(
         total: Entries of the dense network.
         target_kept: Entries to survive at the end of the search.
         most: The largest number of levels that is looked at, and returned.
+        pattern: With n of m, every level goes down to the next density that it can have. Whole
+            groups are counted as single entries, of which a search may need a level less.
 
     Example:
         >>> level_count(Fraction(remove=0.2), 1000, 512, most=100)
@@ -132,104 +179,41 @@ def level_count(
     while alive > target_kept and level < most:
         level += 1
         kept = max(_planned(schedule, alive, total, level, target_kept), target_kept)
-        alive = without_remainder(alive, kept, target_kept)
+        kept = without_remainder(schedule, alive, kept, target_kept)
+        if isinstance(pattern, NofM):
+            kept = n_of_m_kept(pattern, total, alive, kept, target_kept)
+        alive = kept
     return level
 
 
-def without_remainder(alive: int, kept: int, stop_kept: int) -> int:
+def without_remainder(schedule: Schedule, alive: int, kept: int, stop_kept: int) -> int:
     """Return ``stop_kept`` instead of ``kept`` if hardly anything would be left to remove.
 
     A last level that removes less than a tenth of what the one before it removed is not worth its
-    training; rounding alone would often leave one.
+    training; rounding alone would often leave one. Densities that were listed one by one are all
+    wanted.
 
     Example:
-        >>> without_remainder(alive=100, kept=80, stop_kept=79)
+        >>> without_remainder(Fraction(), alive=100, kept=80, stop_kept=79)
         79
-        >>> without_remainder(alive=100, kept=80, stop_kept=70)
+        >>> without_remainder(Fraction(), alive=100, kept=80, stop_kept=70)
         80
     """
+    if isinstance(schedule, Listed):
+        return kept
     return stop_kept if 10 * (kept - stop_kept) < alive - kept else kept
 
 
-def pq_index(weights: Tensor, p: float, q: float) -> float:
-    r"""Return the PQ index of a vector: 0 for equal magnitudes, near 1 for a very sparse one.
-
-    .. math:: I = 1 - \frac{(\frac1d \sum_i |w_i|^p)^{1/p}}{(\frac1d \sum_i |w_i|^q)^{1/q}}
-
-    (Diao et al. 2023, arXiv 2302.05601, definition 1.) Evaluated in float64 on ``w / max |w|``,
-    so scaling neither changes it nor makes it overflow.
-
-    Args:
-        weights: At least one finite value, of any shape and dtype.
-        p: Smaller exponent, above 0.
-        q: Larger exponent.
-
-    Returns:
-        The index in [0, 1]. All zeros count as equal magnitudes.
-
-    Raises:
-        PruningError: The exponents are out of order, or the weights empty or not finite.
-
-    Example:
-        >>> pq_index(torch.tensor([2.0, -2.0, 2.0]), 0.5, 1.0)
-        0.0
-        >>> round(pq_index(torch.tensor([1.0, 0.0, 0.0, 0.0]), 1.0, 2.0), 6)
-        0.5
-    """
-    if not 0 < p < q:
-        raise PruningError(f"pq_index: expected 0 < p < q, got p={p}, q={q}")
-    if weights.numel() == 0:
-        raise PruningError("pq_index: expected at least one weight, got none")
-    largest = float(weights.detach().abs().max())
-    if not math.isfinite(largest):
-        raise PruningError(
-            "pq_index: expected finite weights, got NaN or infinity; training has diverged: "
-            "lower the learning rate or clip the gradients"
-        )
-    if largest == 0.0:
-        return 0.0
-    log_ratio = _log_power_mean(weights, largest, p) - _log_power_mean(weights, largest, q)
-    return abs(math.expm1(min(0.0, log_ratio)))
-
-
-def sap_fraction(index: float, alive: int, schedule: Adaptive) -> Rational:
-    r"""Return the fraction ``c`` of the alive entries that SAP removes, exactly.
-
-    .. math::
-        m = \lceil d (1+\eta)^{-q/(q-p)} (1-I)^{pq/(q-p)} \rceil, \qquad
-        c = \min(\max(\gamma (1 - m/d), 0), \beta)
-
-    (Diao et al. 2023, arXiv 2302.05601, algorithm 1.) ``m`` entries are worth keeping. The product
-    is computed in float64 and rounded up after taking off a relative ``1e-12``: of ``d`` entries
-    of which ``r`` are equal and the others zero, exactly ``m = r`` are worth keeping at
-    ``eta = 0``, and rounding errors must not make that ``r + 1``.
-
-    Args:
-        index: PQ index ``I`` of the alive entries, in [0, 1].
-        alive: Their number ``d``, at least 1.
-        schedule: ``p``, ``q``, ``eta``, ``gamma`` and ``beta``.
-
-    Example:
-        >>> sap_fraction(0.5, 10, Adaptive(p=0.5, q=1.0))
-        Fraction(1, 2)
-        >>> sap_fraction(0.99, 10, Adaptive(p=0.5, q=1.0, beta=0.6))
-        Fraction(3, 5)
-    """
-    p, q = schedule.p, schedule.q
-    worth = (1 + schedule.eta) ** (-q / (q - p)) * (1 - index) ** (p * q / (q - p))
-    retained = math.ceil(alive * Rational(worth) * (1 - _NOISE))
-    wanted = _decimal(schedule.gamma) * (1 - Rational(retained, alive))
-    return min(max(wanted, Rational(0)), _decimal(schedule.beta))
-
-
-def _planned(
-    schedule: Fraction | Cubic | OneShot, alive: int, total: int, level: int, target_kept: int
-) -> int:
+def _planned(schedule: Counting, alive: int, total: int, level: int, target_kept: int) -> int:
     """Return what survives a level of a schedule that counts only, at least one entry fewer."""
     if isinstance(schedule, Fraction):
-        kept = alive - math.floor(_decimal(schedule.remove) * alive)
+        kept = alive - math.floor(as_written(schedule.remove) * alive)
+    elif isinstance(schedule, Linear):
+        kept = linear_kept(total, target_kept, level, schedule.levels)
     elif isinstance(schedule, Cubic):
         kept = cubic_kept(total, target_kept, level, schedule.levels)
+    elif isinstance(schedule, Listed):
+        kept = listed_kept(schedule.densities, total, alive, target_kept)
     else:
         kept = target_kept
     return min(kept, alive - 1)
@@ -237,15 +221,3 @@ def _planned(
 
 def _alive(weight: Tensor, mask: Tensor) -> Tensor:
     return weight.detach()[mask.to(weight.device)]
-
-
-def _log_power_mean(weights: Tensor, scale: float, exponent: float) -> float:
-    """Return ``log((mean |w / scale|^exponent)^(1/exponent))``, accumulated in float64."""
-    chunks = torch.split(weights.detach().flatten(), _CHUNK)
-    sums = [float(chunk.double().abs().div_(scale).pow_(exponent).sum()) for chunk in chunks]
-    return math.log(math.fsum(sums) / weights.numel()) / exponent
-
-
-def _decimal(value: float) -> Rational:
-    """Return the number that was written, not the binary one next to it."""
-    return Rational(str(value))

@@ -4,26 +4,24 @@ Alive means that the mask is true, whatever the score. Entries are removed in as
 ``(score, place)``, where place is the flat (row-major) index within a layer and, between layers,
 the order of the masks: of equal scores the earlier one goes first. Infinite scores take part as
 the largest and smallest there are; a NaN has no order and is an error. Pruned entries are never
-looked at. Time is linear in the number of alive entries.
+looked at. Time is linear in the number of entries, and hardly any memory is needed but for the new
+masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from infcop.core.mask import Masks
 from infcop.core.names import did_you_mean
 from infcop.errors import LayerCollapseError, PruningError
+from infcop.masking.rank import Part, kth_smallest, pieces
 
-__all__ = ["select_global", "select_layerwise"]
-
-Scores = NDArray[np.generic]
-Chosen = NDArray[np.bool_]
+__all__ = ["check_count", "check_scores", "select_global", "select_layerwise"]
 
 
 def select_layerwise(scores: Mapping[str, Tensor], masks: Masks, kept: Mapping[str, int]) -> Masks:
@@ -39,23 +37,22 @@ def select_layerwise(scores: Mapping[str, Tensor], masks: Masks, kept: Mapping[s
 
     Raises:
         PruningError: Names or shapes differ, a score is NaN, or a count is out of range.
-        LayerCollapseError: A layer that has entries would keep none.
 
     Example:
         >>> scores = {"fc": torch.tensor([3.0, 1.0, 1.0, 2.0])}
         >>> select_layerwise(scores, Masks.full({"fc": (4,)}), {"fc": 3})["fc"]
         tensor([ True, False,  True,  True])
     """
-    alive = _alive_scores("select_layerwise", scores, masks)
+    parts = _parts("select_layerwise", scores, masks)
     survivors = {}
-    for name, values in alive.items():
-        if not 0 <= kept.get(name, -1) <= len(values):
+    for name, alive in masks.kept_per_layer.items():
+        if not 0 <= kept.get(name, -1) <= alive:
             raise PruningError(
-                f"select_layerwise: expected to keep 0 to {len(values)} entries of '{name}' (those "
+                f"select_layerwise: expected to keep 0 to {alive} entries of '{name}' (those "
                 f"alive), got {kept.get(name)}; masks only shrink"
             )
-        survivors[name] = ~_smallest(values, len(values) - kept[name])
-    return _shrunk("select_layerwise", masks, survivors)
+        (survivors[name],) = _without_smallest([parts[name]], alive - kept[name])
+    return _shaped(survivors, masks)
 
 
 def select_global(
@@ -74,8 +71,8 @@ def select_global(
         Masks within ``masks`` that keep exactly ``kept`` entries.
 
     Raises:
-        PruningError: Names or shapes differ, a score is NaN, or ``kept`` can't be honoured.
-        LayerCollapseError: A layer that has entries would keep none.
+        PruningError: Names or shapes differ, a score is NaN, or ``kept`` is more than is alive.
+        LayerCollapseError: ``kept`` is too small for ``keep_per_layer``.
 
     Example:
         >>> scores = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([9.0, 8.0])}
@@ -83,40 +80,38 @@ def select_global(
         >>> select_global(scores, masks, kept=2, keep_per_layer=1).kept_per_layer
         {'a': 1, 'b': 1}
     """
-    alive = _alive_scores("select_global", scores, masks)
-    # Removing in order and skipping the layers that are down to their floor removes the smallest
-    # of the entries that are not among the best `keep_per_layer` of their own layer.
-    open_to_removal = {
-        name: _smallest(values, max(0, len(values) - keep_per_layer))
-        for name, values in alive.items()
-    }
-    pool = [values[open_to_removal[name]] for name, values in alive.items()]
-    removal = sum(map(len, alive.values())) - kept
-    _check_removal(removal, sum(map(len, pool)), kept, keep_per_layer)
-    removed = _smallest(np.concatenate(pool), removal)
-    parts = np.split(removed, np.cumsum([len(part) for part in pool])[:-1])
-    survivors = {}
-    for (name, candidates), part in zip(open_to_removal.items(), parts, strict=True):
-        survivors[name] = np.ones(len(candidates), dtype=np.bool_)
-        survivors[name][candidates] = ~part
-    return _shrunk("select_global", masks, survivors)
+    parts = _parts("select_global", scores, masks)
+    alive = masks.kept_per_layer
+    least = {name: min(count, keep_per_layer) for name, count in alive.items()}
+    check_count("select_global", alive, kept, keep_per_layer)
+    free = list(parts)
+    survivors: dict[str, Tensor] = {}
+    while free:
+        removal = sum(alive[name] for name in free) - (kept - sum(least[n] for n in survivors))
+        cut = dict(zip(free, _without_smallest([parts[n] for n in free], removal), strict=True))
+        # A layer below its floor stops at it, and all others lose more. What they lose then can
+        # only grow, so that this layer would stay below.
+        short = [name for name in free if int(cut[name].count_nonzero()) < least[name]]
+        for name in short:
+            (survivors[name],) = _without_smallest([parts[name]], alive[name] - least[name])
+        free = [name for name in free if name not in survivors]
+        if not short:
+            survivors |= cut
+            break
+    return _shaped(survivors, masks)
 
 
-def _smallest(scores: Scores, count: int) -> Chosen:
-    """Mark the ``count`` smallest of a vector; of equal scores, the first."""
-    if count == 0 or count == len(scores):
-        return np.full(len(scores), count > 0, dtype=np.bool_)
-    # NumPy's partition is linear and many times faster than a sort or torch.kthvalue on the CPU.
-    threshold = np.partition(scores, count - 1)[count - 1]
-    chosen: Chosen = scores < threshold
-    tied = np.flatnonzero(scores == threshold)
-    chosen[tied[: count - int(np.count_nonzero(chosen))]] = True
-    return chosen
+def check_scores(caller: str, scores: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    """Return the scores on the CPU, in the order of the masks.
 
+    Raises:
+        PruningError: There are no masks, names or shapes differ, or a score is NaN.
 
-def _alive_scores(caller: str, scores: Mapping[str, Tensor], masks: Masks) -> dict[str, Scores]:
-    """Return the scores of the alive entries of each layer, in flat order."""
-    alive = {}
+    Example:
+        >>> check_scores("example", {"fc": torch.ones(2)}, Masks.full({"fc": (2,)}))
+        {'fc': tensor([1., 1.])}
+    """
+    checked = {}
     for name, mask in masks.items():
         if name not in scores:
             raise PruningError(
@@ -127,49 +122,62 @@ def _alive_scores(caller: str, scores: Mapping[str, Tensor], masks: Masks) -> di
                 f"{caller}: expected scores of shape {tuple(mask.shape)} for '{name}', got "
                 f"{tuple(scores[name].shape)}; score the weight that the mask belongs to"
             )
-        alive[name] = _as_array(scores[name].detach().cpu()[mask])
-        if np.isnan(alive[name]).any():
+        checked[name] = scores[name].detach().cpu()
+        part = Part(checked[name].reshape(-1), mask.reshape(-1))
+        if any((np.isnan(values) & alive).any() for _, _, values, alive in pieces([part])):
             raise PruningError(
                 f"{caller}: expected numbers as scores of '{name}', got NaN; training has "
                 "diverged: lower the learning rate or clip the gradients"
             )
-    if not alive:
+    if not checked:
         raise PruningError(f"{caller}: expected at least one mask, got none")
-    return alive
+    return checked
 
 
-def _as_array(values: Tensor) -> Scores:
-    """Return a NumPy vector; narrow floats, some unknown to NumPy, widen without rounding."""
-    wide = values.float() if values.is_floating_point() and values.itemsize < 4 else values
-    array: Scores = wide.numpy()
-    return array
+def check_count(caller: str, alive: Mapping[str, int], kept: int, keep_per_layer: int) -> None:
+    """Check that so many entries may be kept, given what is alive and what each layer keeps.
 
+    Raises:
+        PruningError: They are more than are alive.
+        LayerCollapseError: They are fewer than the layers keep at least.
 
-def _check_removal(removal: int, possible: int, kept: int, keep_per_layer: int) -> None:
-    if removal < 0:
+    Example:
+        >>> check_count("example", {"a": 3, "b": 4}, kept=5, keep_per_layer=2)
+    """
+    least = sum(min(count, keep_per_layer) for count in alive.values())
+    if kept > sum(alive.values()):
         raise PruningError(
-            f"select_global: expected to keep at most the {kept + removal} entries that are alive, "
-            f"got kept={kept}; masks only shrink"
+            f"{caller}: expected to keep at most the {sum(alive.values())} entries that are "
+            f"alive, got kept={kept}; masks only shrink"
         )
-    if removal > possible:
-        raise PruningError(
-            f"select_global: keep_per_layer={keep_per_layer} leaves {kept + removal - possible} "
-            f"entries at least, but only {kept} may survive; lower keep_per_layer or ask for a "
-            "higher density"
+    if kept < least:
+        raise LayerCollapseError(
+            f"{caller}: keep_per_layer={keep_per_layer} leaves {least} entries at least, but only "
+            f"{kept} may survive; lower keep_per_layer or ask for a higher density"
         )
 
 
-def _shrunk(caller: str, masks: Masks, survivors: Mapping[str, Chosen]) -> Masks:
-    """Return the masks in which only the given ones of the alive entries are left."""
-    shrunk = {}
-    for name, mask in masks.items():
-        if len(survivors[name]) > 0 and not survivors[name].any():
-            raise LayerCollapseError(
-                f"{caller}: layer '{name}' would lose all of its {len(survivors[name])} remaining "
-                "weights; set keep_per_layer=1 or more, ask for a higher density, or prune with "
-                "scope 'layerwise'"
-            )
-        shrunk[name] = torch.zeros_like(mask).masked_scatter_(
-            mask, torch.from_numpy(survivors[name])
-        )
-    return Masks(shrunk)
+def _parts(caller: str, scores: Mapping[str, Tensor], masks: Masks) -> dict[str, Part]:
+    checked = check_scores(caller, scores, masks)
+    return {name: Part(checked[name].reshape(-1), masks[name].reshape(-1)) for name in checked}
+
+
+def _without_smallest(parts: Sequence[Part], count: int) -> list[Tensor]:
+    """Return what is alive of each part but for the smallest ``count`` of all parts together."""
+    if count == 0:
+        return [part.alive for part in parts]
+    cut = kth_smallest(parts, count)
+    survivors = [torch.empty_like(part.alive) for part in parts]
+    ties = cut.ties
+    for number, start, values, alive in pieces(parts):
+        kept = (values >= cut.value) & alive
+        if ties:
+            tied = np.flatnonzero(kept & (values == cut.value))[:ties]
+            kept[tied] = False
+            ties -= len(tied)
+        survivors[number][start : start + len(kept)] = torch.from_numpy(kept)
+    return survivors
+
+
+def _shaped(survivors: Mapping[str, Tensor], masks: Masks) -> Masks:
+    return Masks({name: survivors[name].reshape(mask.shape) for name, mask in masks.items()})

@@ -9,7 +9,10 @@ from infcop.core.method import MethodConfig
 from infcop.core.names import did_you_mean
 from infcop.core.validation import merged, validated
 from infcop.errors import ConfigError
+from infcop.methods.before_training import grasp, random, snip, synflow
 from infcop.methods.bimp import bimp
+from infcop.methods.dynamic_sparse import rigl, set_
+from infcop.methods.early_bird import early_bird
 from infcop.methods.fine_tune import fine_tune
 from infcop.methods.gmp import gmp
 from infcop.methods.infcop import infcop, infcop_rewind
@@ -17,6 +20,8 @@ from infcop.methods.infcop_published import infcop_gf, infcop_if
 from infcop.methods.lr_rewind import lr_rewind, lr_rewind_one_shot
 from infcop.methods.lth import lth
 from infcop.methods.lth_rewind import lth_rewind
+from infcop.methods.movement import movement
+from infcop.methods.one_shot import one_shot
 from infcop.methods.reference_code import infcop_gf_reference_code, infcop_if_reference_code
 from infcop.methods.sap import sap
 
@@ -35,12 +40,16 @@ METHODS: dict[str, NamedMethod] = {
     "bimp": NamedMethod(
         bimp, "iterative pruning; a pass per level at a rate that falls from what pruning did"
     ),
+    "early-bird": NamedMethod(
+        early_bird, "the dense training ends once its mask has settled; pruning at once"
+    ),
     "fine-tune": NamedMethod(
         fine_tune, "iterative pruning; a pass per level at the last rate of the dense training"
     ),
     "gmp": NamedMethod(
         gmp, "gradual pruning in the course of one training, ever less at each of many levels"
     ),
+    "grasp": NamedMethod(grasp, "before training: keep what the gradient flow would miss"),
     "infcop": NamedMethod(
         infcop, "the default: a level trains as long as pruning has disturbed the flow"
     ),
@@ -73,7 +82,26 @@ METHODS: dict[str, NamedMethod] = {
     "lth-rewind": NamedMethod(
         lth_rewind, "as lth over all layers together, going back to an early pass of the training"
     ),
+    "movement": NamedMethod(
+        movement, "gradual pruning of the weights that training moves towards zero"
+    ),
+    "one-shot": NamedMethod(
+        one_shot, "pruning the trained network at once, then one more training"
+    ),
+    "random": NamedMethod(
+        random, "before training: keep weights at random, the floor for every score"
+    ),
+    "rigl": NamedMethod(
+        rigl, "a random mask that moves: weights grow where the gradient is largest"
+    ),
     "sap": NamedMethod(sap, "adaptive pruning by the PQ index, the full budget at every level"),
+    "set": NamedMethod(set_, "a random mask that moves: weights grow anywhere after every pass"),
+    "snip": NamedMethod(
+        snip, "before training: keep the connections that the loss depends on most"
+    ),
+    "synflow": NamedMethod(
+        synflow, "before training and without data: keep the flow from input to output"
+    ),
 }
 
 

@@ -15,12 +15,14 @@ from infcop.core.mask import Masks
 from infcop.core.records import LevelRecord, Milestone, PhaseRecord, Reading, RunRecord
 from infcop.errors import InfcopWarning, RunFolderError
 from infcop.masking.apply import MaskEnforcer
+from infcop.masking.groups import Groups
 from infcop.models.prunable import Prunable, get_parameters
 from infcop.pipeline.progress import Progress
 from infcop.pipeline.shared_dense import SharedDense
 from infcop.pipeline.states import States
 from infcop.pipeline.store import RunStore, parse_record
 from infcop.rewinding.snapshot import Snapshot
+from infcop.scoring.movement import MovementSum
 from infcop.tasks.base import Task
 from infcop.training.engine import Engine
 from infcop.training.phase import Phase
@@ -45,6 +47,8 @@ class Run:
         probe: list[Any],
         prunable: Prunable,
         edges: Edges,
+        groups: Groups,
+        movement: MovementSum | None,
         record: RunRecord,
         store: RunStore,
         progress: Progress,
@@ -60,7 +64,11 @@ class Run:
         self.prunable, self.record, self.store, self.progress = prunable, record, store, progress
         self.masks = Masks.full(prunable.shapes)
         self.enforcer = MaskEnforcer(self.parameters, self.masks)
-        self.step_events = _Masking(self)
+        self.groups = groups
+        self.movement = movement
+        """Where training has moved the weights, for a score that asks for it."""
+        self.history: list[Masks] = []
+        """The masks that would have been drawn after the last passes of the dense training."""
         self.rule_state: Any = None
         self._phase_state: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._saved_at = time.monotonic()
@@ -135,10 +143,15 @@ class Run:
         tensors |= {f"mask.{name}": mask for name, mask in self.masks.items()}
         states, places = self.states.state()
         tensors |= {f"state.{name}": tensor for name, tensor in states.items()}
+        for place, masks in enumerate(self.history):
+            tensors |= {f"history.{place}.{name}": mask for name, mask in masks.items()}
+        if self.movement is not None:
+            tensors |= {f"movement.{name}": t for name, t in self.movement.values().items()}
         meta: dict[str, Any] = {
             "record": self.record.model_dump(mode="json"),
             "rule_state": self.rule_state,
             "states": places,
+            "history": len(self.history),
         }
         if phase is not None:
             optimizer, meta["phase"] = phase.state()
@@ -167,6 +180,11 @@ class Run:
         )
         self.rule_state = meta["rule_state"]
         self.states.load(_under("state.", tensors), meta.get("states", {}))
+        self.history = [
+            Masks(_under(f"history.{place}.", tensors)) for place in range(meta.get("history", 0))
+        ]
+        if self.movement is not None:
+            self.movement.load(_under("movement.", tensors))
         if "phase" in meta:
             self._phase_state = (_under("optimizer.", tensors), meta["phase"])
         self._clock = time.monotonic()
@@ -195,19 +213,6 @@ class Run:
                 f"{here.data.name}: {here.data.train}, {here.data.held_out}). Give the same data "
                 "to continue it, or choose another folder"
             )
-
-
-class _Masking:
-    """Keeps pruned entries at zero around every optimiser step."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def before_step(self) -> None:
-        self._run.enforcer.mask_gradients()
-
-    def after_step(self) -> None:
-        self._run.enforcer.apply()
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,11 +1,17 @@
-"""Level 0: the dense network, the places that levels rewind to, and the reference."""
+"""Level 0: the dense network, the places that levels rewind to, and the reference.
+
+Methods that prune before training leave it as it is given.
+"""
 
 from __future__ import annotations
 
-from infcop.core.records import Reading
+from infcop.core.records import Reading, StopDecision, StopReason
+from infcop.errors import LayerCollapseError
 from infcop.pipeline.context import Run, add_reading, reached
+from infcop.pipeline.events import step_events
 from infcop.pipeline.marks import dense_marks, dense_reads, reference_place
-from infcop.pipeline.reading import train_and_read, with_halves
+from infcop.pipeline.pruning import next_masks
+from infcop.pipeline.reading import train_and_read, with_flow, with_halves, with_metrics
 from infcop.pipeline.wanted import wants_halves
 from infcop.rewinding.policy import snapshot_place
 from infcop.rewinding.snapshot import Snapshot
@@ -18,7 +24,10 @@ __all__ = ["go_back", "train_dense"]
 def train_dense(run: Run) -> None:
     """Train the dense network, keep what levels rewind to, take the reference."""
     config = run.config
-    if reached(run.record.dense, config.dense.passes):
+    if reached(run.record.dense, config.dense.passes) or run.record.dense.stopped_by is not None:
+        return
+    if config.method.start.kind == "initialisation":
+        _leave_untrained(run)
         return
     phase = run.resume_phase(_dense_phase(run))
     stops = dense_marks(run, phase.clock)
@@ -29,12 +38,64 @@ def train_dense(run: Run) -> None:
     for stop in stops:
         if stop > phase.step:
             _train_and_read(run, phase, stop)
+            if _mask_has_settled(run):
+                break
             if stop != stops[-1]:
                 run.save_if_due(phase)
+    run.history = []
     run.store.write_tensors(run.store.dense, Snapshot.take(run.model, copy=False))
     run.save()
     run.store.append_log("dense", passes=phase.passes)
     run.progress.say(_sentence(run))
+
+
+def _leave_untrained(run: Run) -> None:
+    """Take the network as it is given for the dense one: there is nothing to train."""
+    if snapshot_place(run.config.method.rewind, run.config.dense.warmup) is not None:
+        _keep_rewind_values(run)
+    run.store.write_tensors(run.store.dense, Snapshot.take(run.model, copy=False))
+    reading = with_flow(run, Reading(phase="dense", level=0, passes=0.0))
+    run.states.keep("dense")
+    run.states.keep("trained")
+    stopped = StopDecision(stop=True, reason=StopReason.UNTRAINED)
+    dense = add_reading(run.record.dense, reading, run.lap())
+    run.update(dense=dense.model_copy(update={"stopped_by": stopped}), reference=reading)
+    run.save()
+    run.store.append_log("dense", passes=0.0)
+    run.progress.say("dense network: left untrained, since pruning begins at the initialisation")
+
+
+def _mask_has_settled(run: Run) -> bool:
+    """Whether the masks of the last passes hardly differ, for a method that waits for that."""
+    start, dense = run.config.method.start, run.record.dense
+    if start.kind != "early-bird":
+        return False
+    try:
+        masks, cost = next_masks(run, run.next_stop_kept)
+    except LayerCollapseError:
+        run.history = []
+        return False
+    run.history = [*run.history[1 - start.window :], masks]
+    distance = max(run.history[0].distance(other) for other in run.history)
+    settled = len(run.history) == start.window and all(
+        one.distance(other) <= start.distance for one in run.history for other in run.history
+    )
+    last = dense.readings[-1]
+    last = last.model_copy(update={"cost": last.cost + cost})
+    if settled and last.main is None:
+        last = with_metrics(run, last)
+    evidence = {"distance": distance, "threshold": start.distance}
+    stopped = StopDecision(stop=True, reason=StopReason.MASK, evidence=evidence)
+    run.update(
+        dense=dense.model_copy(
+            update={
+                "readings": (*dense.readings[:-1], last),
+                "cost": dense.cost + cost,
+                "stopped_by": stopped if settled else None,
+            }
+        )
+    )
+    return settled
 
 
 def go_back(run: Run) -> None:
@@ -75,6 +136,7 @@ def _dense_phase(run: Run) -> Phase:
         rate=lambda passes: learning_rate(recipe, passes, horizon),
         seed=run.config.seed,
         label=("dense",),
+        events=None if run.movement is None else step_events(run),
         on_step=run.progress.step,
     )
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from infcop.core.mask import Masks
 from infcop.core.records import Cost, LevelRecord, Reading, StopDecision
 from infcop.errors import LayerCollapseError, NoEffectWarning
-from infcop.masking.prune import prune_level, pruned_norm
+from infcop.masking.prune import emptied, pruned_norm
 from infcop.pipeline.context import Run
 from infcop.pipeline.dense import go_back
+from infcop.pipeline.events import step_events
 from infcop.pipeline.marks import level_marks
+from infcop.pipeline.pruning import next_masks
 from infcop.pipeline.rates import level_rates
 from infcop.pipeline.reading import (
     read_after_pruning,
@@ -24,7 +26,6 @@ from infcop.report.summary import decision_line
 from infcop.report.words import percent
 from infcop.rewinding.policy import rewinds_levels
 from infcop.rewinding.snapshot import Snapshot
-from infcop.scoring import SCORES
 from infcop.stopping.build import needs_mask
 from infcop.training.phase import Phase
 
@@ -68,7 +69,7 @@ def _prune(run: Run) -> bool:
     """
     before = run.masks
     method = run.config.method
-    masks = _next_masks(run, run.next_stop_kept)
+    masks, scoring = next_masks(run, run.next_stop_kept)
     if masks.kept == before.kept:
         run.warn(
             f"the schedule '{method.schedule.kind}' finds nothing to remove at density "
@@ -78,34 +79,20 @@ def _prune(run: Run) -> bool:
         )
         return False
     level = _new_level(run, before, masks)
+    if lost := emptied(before, masks):
+        run.warn(
+            f"level {level.level}, density {level.density:.4f}: {', '.join(lost)} lost all "
+            "weights; what comes through is the bias alone"
+        )
     run.mask_with(masks)
     run.states.begin_level()
     run.update(levels=(*run.record.levels, level))
     reading = read_after_pruning(run)
-    _add(run, reading)
+    _add(run, reading.model_copy(update={"cost": reading.cost + scoring}))
     # Flow from training has nothing to tell here: what was taken last is the trained network.
     if reading.flows:
         run.states.keep("pruned")
     return True
-
-
-def _next_masks(run: Run, stop_kept: int) -> Masks:
-    """Score the present weights and select what survives the next level."""
-    method = run.config.method
-    weights = {name: parameter.detach() for name, parameter in run.parameters.items()}
-    scores = {
-        name: SCORES[method.score](weight, None, run.masks[name].to(weight.device))
-        for name, weight in weights.items()
-    }
-    return prune_level(
-        weights,
-        scores,
-        run.masks,
-        method,
-        level=len(run.record.levels) + 1,
-        target_kept=run.target_kept,
-        stop_kept=stop_kept,
-    )
 
 
 def _new_level(run: Run, before: Masks, masks: Masks) -> LevelRecord:
@@ -163,7 +150,7 @@ def _level_phase(run: Run) -> Phase:
         rate=level_rates(run),
         seed=config.seed,
         label=("level", len(run.record.levels)),
-        events=run.step_events,
+        events=step_events(run),
         on_step=run.progress.step,
     )
 
@@ -181,7 +168,7 @@ def _train_read_decide(run: Run, phase: Phase) -> StopDecision:
         reading = train_and_read(
             run, "level", phase, stop, flow=reads_flow(run), last=stop == stops[-1]
         )
-        reading = reading.model_copy(update={"mask_change": _mask_change(run)})
+        reading = _with_mask_change(run, reading)
         run.rule_state, decision = rule.update(run.rule_state, reading)
         if decision.stop and not reading.flows:
             reading = with_flow(run, reading)
@@ -200,15 +187,17 @@ def _asked_for(run: Run) -> list[float]:
     return [decision.until for decision in decisions if decision and decision.until is not None]
 
 
-def _mask_change(run: Run) -> float | None:
-    """Return how much the mask that would be drawn next has changed since the reading before."""
+def _with_mask_change(run: Run, reading: Reading) -> Reading:
+    """Add how much the mask that would be drawn next has changed since the reading before."""
     method = run.config.method
     if not (needs_mask(method.stop) or method.flow.every_reading):
-        return None
+        return reading
     try:
-        return run.states.mask_change(_next_masks(run, stop_kept=1))
+        masks, cost = next_masks(run, stop_kept=1)
     except LayerCollapseError:
-        return run.states.mask_change(None)
+        masks, cost = None, Cost()
+    change = run.states.mask_change(masks)
+    return reading.model_copy(update={"mask_change": change, "cost": reading.cost + cost})
 
 
 def _add(run: Run, reading: Reading) -> None:

@@ -65,7 +65,8 @@ def _run_passes(run: Run) -> float:
     if not isinstance(config.method.rate, OneRunRate) or isinstance(schedule, Adaptive):
         return 0.0
     most = config.levels.max_levels
-    count = level_count(schedule, run.masks.total, run.target_kept, most)
+    count = level_count(schedule, run.masks.total, run.target_kept, most, config.method.pattern)
     clock = Clock(len(run.task.train_loader))
-    level = max(clock.steps_at(config.level_passes), 1) / clock.steps_per_pass
+    steps = max(clock.steps_at(config.level_passes), 1) if config.level_passes > 0 else 0
+    level = steps / clock.steps_per_pass
     return count * level + config.final_passes

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from infcop.core.records import Cost, LevelRecord, Milestone, Outcome, PhaseRecord, Reading
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.dense import go_back, train_dense
+from infcop.pipeline.events import Regrowing, step_events
 from infcop.pipeline.level import is_open, run_level
 from infcop.pipeline.marks import final_marks
 from infcop.pipeline.rates import final_rates, recovery_passes
@@ -37,7 +38,11 @@ def execute(run: Run) -> None:
 def _milestone_is_due(run: Run) -> bool:
     """Whether the last level ended at a milestone that has no finished network yet."""
     levels, milestones = run.record.levels, run.record.milestones
-    if is_open(levels) or not levels or levels[-1].kept not in run.milestones_kept:
+    if is_open(levels) or not levels:
+        return False
+    # Whole groups may end somewhat below the count of a milestone.
+    before, kept = levels[-1].kept + levels[-1].removed, levels[-1].kept
+    if not any(kept <= milestone < before for milestone in run.milestones_kept):
         return False
     return not (milestones and milestones[-1].level == levels[-1].level and milestones[-1].metrics)
 
@@ -69,6 +74,8 @@ def train_final(run: Run) -> None:
         run.update(final=add_reading(done(), reading, run.lap()))
 
     if _train_to_the_end(run, ("final",), done, add):
+        if run.config.method.regrow is not None:
+            run.store.write_tensors(run.store.masks, run.masks)
         run.save()
 
 
@@ -155,8 +162,9 @@ def _judging_loader(run: Run) -> Loader:
 
 
 def _final_phase(run: Run, label: tuple[str | int, ...], recovery: float) -> Phase:
-    config = run.config
-    return Phase(
+    config, regrow = run.config, run.config.method.regrow
+    events = step_events(run) if regrow is None else Regrowing(run, regrow)
+    phase = Phase(
         run.engine,
         run.wrapped,
         run.task,
@@ -164,9 +172,12 @@ def _final_phase(run: Run, label: tuple[str | int, ...], recovery: float) -> Pha
         rate=final_rates(run, recovery),
         seed=config.seed,
         label=label,
-        events=run.step_events,
+        events=events,
         on_step=run.progress.step,
     )
+    if isinstance(events, Regrowing):
+        events.phase = phase
+    return phase
 
 
 def conclude(run: Run) -> None:
@@ -174,9 +185,7 @@ def conclude(run: Run) -> None:
     loader = _judging_loader(run)
     sparse = evaluate(run, loader)
     run.store.write_tensors(run.store.sparse, Snapshot.take(run.model, copy=False))
-    Snapshot(run.store.read_tensors(run.store.dense)[0]).restore(run.model)
-    dense = evaluate(run, loader)
-    Snapshot(run.store.read_tensors(run.store.sparse)[0]).restore(run.model)
+    dense = _dense_metrics(run, loader)
     record = run.record
     phases: list[PhaseRecord | LevelRecord] = [record.dense, *record.levels]
     if record.final is not None:
@@ -185,7 +194,7 @@ def conclude(run: Run) -> None:
         density=run.masks.density,
         kept=run.masks.kept,
         prunable=run.masks.total,
-        dense=dict(dense.values),
+        dense=dense,
         sparse=dict(sparse.values),
         measured_on="held-out" if run.task.test_loader is None else "test",
         cost=sum((phase.cost for phase in phases), Cost()),
@@ -197,7 +206,22 @@ def conclude(run: Run) -> None:
     run.store.append_log("done", density=outcome.density)
 
 
+def _dense_metrics(run: Run, loader: Loader) -> dict[str, float]:
+    """Evaluate the dense network; one that was not trained to the end says nothing."""
+    if run.record.dense.stopped_by is not None:
+        return {}
+    Snapshot(run.store.read_tensors(run.store.dense)[0]).restore(run.model)
+    metrics = evaluate(run, loader)
+    Snapshot(run.store.read_tensors(run.store.sparse)[0]).restore(run.model)
+    return dict(metrics.values)
+
+
 def _full_budget(run: Run) -> int:
-    """Return the training examples that as many levels cost with the full budget each."""
+    """Return the training examples that as many levels cost with the full budget each.
+
+    0 for a method whose levels never train: it has no budget to save from.
+    """
+    if run.config.level_passes == 0:
+        return 0
     per_level = round(run.config.levels.max_passes * run.record.data.train)
     return per_level * len(run.record.levels)

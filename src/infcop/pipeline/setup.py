@@ -16,12 +16,16 @@ from infcop.core.config import SearchConfig
 from infcop.core.edges import Edges
 from infcop.core.records import DataFacts, ModelFacts, RunRecord
 from infcop.errors import ConfigError, FlowError
+from infcop.masking.groups import build_groups
 from infcop.models.graph import LayerGraph, select_edges, trace_graph
-from infcop.models.prunable import Prunable, find_prunable
+from infcop.models.leave_out import leave_out
+from infcop.models.prunable import Prunable, find_prunable, get_parameters
+from infcop.models.weight_axes import weight_axes
 from infcop.pipeline.context import Run
 from infcop.pipeline.marks import dense_marks
 from infcop.pipeline.probe import batch_to_trace, take_probe
 from infcop.pipeline.progress import Progress
+from infcop.pipeline.pruning import check_pruning
 from infcop.pipeline.settings import written
 from infcop.pipeline.shared_dense import SharedDense
 from infcop.pipeline.states import States
@@ -30,6 +34,7 @@ from infcop.pipeline.trial import check_task, try_out
 from infcop.pipeline.wanted import check_wanted, needs_information, wanted_comparisons
 from infcop.pipeline.window import training_window
 from infcop.rewinding.policy import schedule_start
+from infcop.scoring.movement import MovementSum
 from infcop.stopping.build import needed_flows
 from infcop.tasks.base import Loader, Task
 from infcop.training.clock import Clock
@@ -55,7 +60,9 @@ def prepare(
 ) -> Run:
     """Return a run that is ready to start, or say what is wrong with model, data or settings."""
     check_task(task)
-    prunable = find_prunable(model)
+    # Flow is read at all layers that could be pruned, also at those that stay dense.
+    whole = find_prunable(model)
+    prunable = leave_out(model, whole, config.method.exclude)
     double = all(p.dtype == torch.float64 for p in model.parameters() if p.is_floating_point())
     engine = Engine(config.execution, double=double)
     model.to(engine.device)
@@ -63,7 +70,7 @@ def prepare(
     metrics = try_out(model, task, engine, probe[0])
     _check_precision(config)
     batch = engine.move(batch_to_trace(probe, task))
-    graph = trace_graph(model, task.inputs(batch), prunable, examples=task.batch_size(batch))
+    graph = trace_graph(model, task.inputs(batch), whole, examples=task.batch_size(batch))
     edges = _edges(graph, config)
     record = RunRecord(
         config=written(config, model_name),
@@ -89,20 +96,30 @@ def prepare(
         probe=probe,
         prunable=prunable,
         edges=edges,
+        groups=build_groups(
+            config.method.pattern, weight_axes(model, prunable.names), prunable.shapes
+        ),
+        movement=_movement(model, prunable, config),
         record=record,
         store=store,
         progress=progress,
     )
     run.states = States(wanted_comparisons(config) if edges.edges else (), edges.edges)
     check_wanted(run)
+    check_pruning(run)
     _warn_of_small_rate(run)
     if config.method.flow.source == "training":
         run.window = training_window(run)
     return run
 
 
-def shared_dense(run: Run, folder: str | os.PathLike[str]) -> SharedDense:
-    """Return the place where runs that start like this one keep their dense training."""
+def shared_dense(run: Run, folder: str | os.PathLike[str]) -> SharedDense | None:
+    """Return the place where runs that start like this one keep their dense training.
+
+    None where the training itself is watched, step by step.
+    """
+    if run.movement is not None:
+        return None
     marks = dense_marks(run, Clock(len(run.task.train_loader)))
     execution = run.config.execution
     # Another device, or another number of threads, rounds differently.
@@ -130,6 +147,12 @@ def _warn_of_small_rate(run: Run) -> None:
             "schedule, set method.rate.kind to 'restart', 'linear' or 'constant', or raise "
             "training.lr_end_fraction if that is not meant"
         )
+
+
+def _movement(model: nn.Module, prunable: Prunable, config: SearchConfig) -> MovementSum | None:
+    if config.method.score.kind != "movement":
+        return None
+    return MovementSum(get_parameters(model, prunable.names))
 
 
 def _model_facts(model: nn.Module, name: str, prunable: Prunable, edges: Edges) -> ModelFacts:

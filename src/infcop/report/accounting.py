@@ -11,6 +11,7 @@ __all__ = [
     "CostRow",
     "Spending",
     "cost_rows",
+    "dense_examples",
     "dense_trainings",
     "dense_main",
     "kept_per_layer",
@@ -47,7 +48,7 @@ class Spending:
     levels: float
     final: float
     full_levels: float | None
-    """``None`` while the run is going on."""
+    """``None`` while the run is going on, and where no level trains by design."""
 
     @property
     def total(self) -> float:
@@ -74,13 +75,18 @@ def spending(record: RunRecord) -> Spending:
         dense=record.passes(record.dense.cost.training),
         levels=record.passes(_levels_cost(record).training),
         final=record.passes(record.final.cost.training if record.final else 0),
-        full_levels=record.passes(outcome.full_budget_training) if outcome else None,
+        full_levels=_full_levels(record, outcome.full_budget_training) if outcome else None,
     )
 
 
 def total_cost(record: RunRecord) -> Cost:
     """Return the cost of the whole search, or of what there is of it so far."""
     return record.outcome.cost if record.outcome else _phases_cost(record)
+
+
+def _full_levels(record: RunRecord, examples: int) -> float | None:
+    """Return the passes of a full budget, unless the levels have none by design."""
+    return record.passes(examples) if examples or not record.levels else None
 
 
 def search_cost(record: RunRecord) -> float | None:
@@ -95,10 +101,20 @@ def dense_trainings(record: RunRecord, cost: Cost) -> float | None:
     """Return a cost as a multiple of the dense training.
 
     Forward equivalents of everything, measuring and evaluating included, over three times the
-    training examples of the dense network. ``None`` before the dense network has trained.
+    training examples of the dense network: of all its passes, also where it stopped early or was
+    not trained at all. ``None`` before the dense network has trained.
     """
-    dense = record.dense.cost.training
+    dense = dense_examples(record)
     return cost.forward_equivalents / (3 * dense) if dense else None
+
+
+def dense_examples(record: RunRecord) -> int:
+    """Return the training examples of a whole dense training; 0 if that isn't known yet."""
+    whole = record.dense.stopped_by is None and bool(record.dense.cost.training)
+    if whole or not record.dense.readings:
+        return record.dense.cost.training
+    passes: int = record.config["dense"]["passes"]
+    return passes * record.data.train
 
 
 def cost_rows(record: RunRecord) -> tuple[CostRow, ...]:

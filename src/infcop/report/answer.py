@@ -55,10 +55,15 @@ def big_numbers(record: RunRecord) -> list[BigNumber]:
 def _result(record: RunRecord, outcome: Outcome) -> list[str]:
     data, name = record.data, record.data.main_metric
     dense, sparse = outcome.dense.get(name), outcome.sparse.get(name)
+    beside = "; no dense network was trained to the end"
+    if outcome.dense:
+        beside = (
+            f", against {words.metric(data, dense)} for the dense network "
+            f"({words.change(data, dense, sparse)})"
+        )
     sentences = [
         f"The sparse network keeps {words.percent(outcome.density)} of the weights and has a "
-        f"{outcome.measured_on} {_metric_name(record)} of {words.metric(data, sparse)}, against "
-        f"{words.metric(data, dense)} for the dense network ({words.change(data, dense, sparse)})."
+        f"{outcome.measured_on} {_metric_name(record)} of {words.metric(data, sparse)}{beside}."
     ]
     if outcome.measured_on == "held-out":
         sentences.append(
@@ -84,6 +89,8 @@ def _progress(record: RunRecord) -> list[str]:
 
 def _effort(record: RunRecord) -> str:
     spent = spending(record)
+    if spent.full_total is None and record.outcome:
+        return f"Finding it took {words.plural(spent.total, 'training pass')}."
     if spent.full_total is None:
         return f"Training so far: {words.plural(spent.total, 'pass')} over the data."
     return (
@@ -113,7 +120,9 @@ def _network_numbers(record: RunRecord) -> list[BigNumber]:
         BigNumber(
             words.metric(data, after),
             f"{outcome.measured_on} {name}",
-            f"dense network {words.metric(data, before)}, {words.change(data, before, after)}",
+            f"dense network {words.metric(data, before)}, {words.change(data, before, after)}"
+            if outcome.dense
+            else "no dense network was trained to the end",
         ),
     ]
 
@@ -121,7 +130,9 @@ def _network_numbers(record: RunRecord) -> list[BigNumber]:
 def _passes_number(record: RunRecord) -> BigNumber:
     spent = spending(record)
     full = spent.full_total
-    beside = f"full budget {words.passes(full)}" if full is not None else "so far"
+    beside = "" if record.outcome else "so far"
+    if full is not None:
+        beside = f"full budget {words.passes(full)}"
     return BigNumber(words.passes(spent.total), "training passes", beside)
 
 

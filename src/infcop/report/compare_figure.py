@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from infcop.core.study import Estimate, StudyCell, StudyResults
 from infcop.report import drawing, words
-from infcop.report.compare_words import density_name, main_name, main_value
+from infcop.report.compare_words import dense_value, density_name, main_name, main_value
 from infcop.report.drawing import canvas, label
 
 __all__ = ["LegendEntry", "Panel", "legend", "pareto_panels"]
@@ -93,7 +93,7 @@ def _panel(cells: Sequence[StudyCell], entries: Sequence[LegendEntry], key: str)
         heading=f"{density_name(first.density)} of the weights kept",
         finding=_finding(ordered),
         caption=f"On the Pareto line: {', '.join(on_line)}. "
-        f"Dense network: {main_value(first, first.dense)}.",
+        f"{dense_value(ordered)[0].upper()}{dense_value(ordered)[1:]}.",
         plot=plot,
     )
 

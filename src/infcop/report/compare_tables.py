@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from infcop.core.study import StudyCell, StudyFailure, StudyResults
 from infcop.report import words
 from infcop.report.compare_words import (
+    dense_value,
     density_name,
     difference,
     findings,
@@ -33,7 +34,7 @@ def comparison_lines(results: StudyResults) -> Iterator[str]:
     """Yield the comparison as lines of plain text: a table for each place, then what they say."""
     baseline = results.config.baseline
     for cells in _places(results.cells):
-        yield f"{place_name(cells[0])}; dense network {main_value(cells[0], cells[0].dense)}"
+        yield f"{place_name(cells[0])}; {dense_value(cells)}"
         headings = (
             "method",
             main_name(cells[0]),

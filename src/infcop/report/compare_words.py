@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from infcop.core.study import Estimate, StudyCell, StudyResults
 from infcop.report import words
 
 __all__ = [
+    "dense_value",
     "density_name",
     "difference",
     "findings",
@@ -34,6 +35,16 @@ def main_value(cell: StudyCell, found: Estimate) -> str:
     if words.is_share(cell):
         return f"{_spread(found, 100, '.2f')} %"
     return _spread(found, 1, ".3f")
+
+
+def dense_value(cells: Iterable[StudyCell]) -> str:
+    """Return the main metric of the dense networks, of the method that had most of them."""
+    known = [cell for cell in cells if cell.dense is not None]
+    if not known:
+        return "no dense network was trained to the end"
+    cell = max(known, key=lambda one: one.seeds)
+    assert cell.dense is not None
+    return f"dense network {main_value(cell, cell.dense)}"
 
 
 def density_name(density: float) -> str:

@@ -108,7 +108,12 @@ def _ticks_above(lowest: float) -> list[float]:
 
 def _accuracy_finding(record: RunRecord, name: str) -> str:
     data = record.data
-    parts = [f"The dense network has a held-out {name} of {words.metric(data, dense_main(record))}"]
+    dense = dense_main(record)
+    parts = ["No dense network was trained"]
+    if dense is not None:
+        early = ", whose training stopped early," if record.dense.stopped_by else ""
+        value = words.metric(data, dense)
+        parts = [f"The dense network{early} has a held-out {name} of {value}"]
     for place, value_of in (
         ("right after pruning", main_after_pruning),
         ("at the end of a level", main_at_end),

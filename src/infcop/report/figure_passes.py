@@ -25,6 +25,7 @@ _LOOKS = {
     StopReason.PLATEAU: (drawing.PURPLE, "x"),
     StopReason.LOSS: (drawing.PURPLE, "+"),
     StopReason.BUDGET: (drawing.ORANGE, "\\"),
+    StopReason.UNTRAINED: (drawing.GREY, ""),
 }
 """Colour and hatching, so that a print in grey tells reasons apart too."""
 _OTHER = (drawing.GREY, ".")
@@ -34,6 +35,8 @@ def passes_figure(record: RunRecord) -> Figure | Omitted:
     """Draw the training passes of each level as bars, coloured by why the level stopped."""
     if not record.levels:
         return Omitted(_HEADING, "no level has begun")
+    if record.outcome and spending(record).full_levels is None:
+        return Omitted(_HEADING, "the levels of this method only prune")
     plot = canvas(300, "level", "training passes")
     reasons = dict.fromkeys(_reason(level) for level in record.levels)
     for reason in reasons:

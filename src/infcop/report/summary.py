@@ -92,10 +92,14 @@ def _result_lines(record: RunRecord) -> list[str]:
     assert outcome is not None
     dense, sparse = (part.get(data.main_metric) for part in (outcome.dense, outcome.sparse))
     what = f"{outcome.measured_on} {data.main_metric.replace('_', ' ')}"
+    first, change = "Dense network: none was trained to the end", f" {what}"
+    if outcome.dense:
+        first = f"Dense network: {words.metric(data, dense)} {what}"
+        change = f" ({words.change(data, dense, sparse)})"
     return [
-        f"Dense network: {words.metric(data, dense)} {what}",
+        first,
         f"Sparse network: {words.percent(outcome.density)} of {words.count(outcome.prunable)} "
-        f"weights kept, {words.metric(data, sparse)} ({words.change(data, dense, sparse)})",
+        f"weights kept, {words.metric(data, sparse)}{change}",
     ]
 
 

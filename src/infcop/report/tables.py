@@ -97,7 +97,7 @@ def level_table(record: RunRecord) -> Table:
         words.passes(record.passes(record.dense.cost.training)),
         "",
         words.metric(record.data, dense_main(record)),
-        "",
+        record.dense.stopped_by.reason.sentence if record.dense.stopped_by else "",
     )
     return Table(
         headings=(

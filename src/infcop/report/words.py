@@ -30,6 +30,7 @@ SHORT_REASONS = {
     StopReason.PLATEAU: "no more improvement",
     StopReason.LOSS: "loss no longer falls",
     StopReason.BUDGET: "budget used up",
+    StopReason.UNTRAINED: "never begun",
     StopReason.NOT_YET: "not yet",
     StopReason.MINIMUM: "minimum not reached",
     StopReason.NON_FINITE: "reading not finite",

@@ -7,14 +7,14 @@ from torch import Tensor
 __all__ = ["magnitude"]
 
 
-def magnitude(weight: Tensor, grad: Tensor | None, mask: Tensor) -> Tensor:
+def magnitude(weight: Tensor, evidence: Tensor | None, mask: Tensor) -> Tensor:
     """Score each weight by its absolute value.
 
     ``score = |weight|`` (Han et al. 2015, arXiv 1506.02626, section 3).
 
     Args:
         weight: The weights, of any shape and floating dtype.
-        grad: Not used.
+        evidence: Not used.
         mask: Not used.
 
     Returns:

@@ -16,10 +16,10 @@ class BudgetRule:
     """Stop with reason ``budget`` if and only if ``reading.passes >= passes``.
 
     Args:
-        passes: Training passes of the level, > 0; ``None`` means the level's whole budget.
+        passes: Training passes of the level, at least 0; ``None`` means the level's whole budget.
 
     Raises:
-        ConfigError: ``passes`` is not above 0.
+        ConfigError: ``passes`` is below 0.
 
     Example:
         >>> rule = BudgetRule(passes=None)
@@ -32,9 +32,9 @@ class BudgetRule:
     passes: float | None = None
 
     def __post_init__(self) -> None:
-        if self.passes is not None and not self.passes > 0:
+        if self.passes is not None and not self.passes >= 0:
             raise ConfigError(
-                f"BudgetRule: expected passes above 0, got {self.passes}; "
+                f"BudgetRule: expected passes of at least 0, got {self.passes}; "
                 "leave it out for the level's whole budget"
             )
 

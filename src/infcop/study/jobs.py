@@ -138,7 +138,7 @@ def _budget(
     if len(target) < len(config.seeds):
         return None
     most = config.settings[setting].levels.max_levels
-    return equal_budget(target, entry.method.schedule, most)
+    return equal_budget(target, entry.method, most)
 
 
 def _job(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from infcop.core.records import Cost, LevelRecord, Outcome, PhaseRecord, RunRecord
 from infcop.core.study import StudyCost, StudyFailure, StudyRow
+from infcop.report.accounting import dense_examples
 from infcop.study.jobs import Job
 
 __all__ = ["failures_of", "rows_of"]
@@ -53,17 +54,19 @@ def failures_of(job: Job, record: RunRecord) -> Iterator[StudyFailure]:
 
 
 def _networks(job: Job, outcome: Outcome, record: RunRecord) -> Iterator[_Network]:
-    on_the_way = {found.kept: found for found in record.milestones if found.metrics}
+    on_the_way = {found.level: found for found in record.milestones if found.metrics}
     for density in job.densities:
         kept = max(round(density * outcome.prunable), 1)
-        if outcome.kept == kept:
+        # Whole groups may end somewhat below the count that was asked for.
+        reached = next((x.level for x in record.levels if x.kept <= kept), None)
+        if reached == len(record.levels) or (reached is None and outcome.kept <= kept):
             final = record.final or PhaseRecord()
             end = (outcome.sparse, record.levels, final, outcome.cost, outcome.seconds)
-            yield _Network(density, kept, *end)
-        elif found := on_the_way.get(kept):
-            levels = record.levels[: found.level]
+            yield _Network(density, outcome.kept, *end)
+        elif reached is not None and (found := on_the_way.get(reached)):
+            levels = record.levels[:reached]
             end = (found.metrics, levels, found.final, found.cost, found.seconds)
-            yield _Network(density, kept, *end)
+            yield _Network(density, found.kept, *end)
 
 
 def _row(job: Job, record: RunRecord, outcome: Outcome, network: _Network) -> StudyRow:
@@ -85,7 +88,7 @@ def _row(job: Job, record: RunRecord, outcome: Outcome, network: _Network) -> St
         train_examples=data.train,
         budget=job.budget,
         cost=_cost(record, network),
-        cost_vs_dense=cost.forward_equivalents / (3 * record.dense.cost.training),
+        cost_vs_dense=cost.forward_equivalents / (3 * dense_examples(record)),
         training_passes=record.passes(cost.training),
         measuring_passes=record.passes(cost.measuring + cost.measuring_gradient),
         evaluating_passes=record.passes(cost.evaluating),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from infcop.core.compare import CompareConfig
@@ -38,10 +38,11 @@ def _place(config: CompareConfig, rows: Sequence[StudyRow]) -> Iterator[StudyCel
         if (found := [row for row in rows if row.method == method])
     }
     baseline = by_method.get(config.baseline, [])
+    dense = {row.seed: row.dense[row.main_metric] for row in rows if row.dense}
     cells = []
     for method, own in by_method.items():
         target = by_method.get(config.methods[method].equal_cost_to or "", [])
-        cells.append(_cell(own, [] if method == config.baseline else baseline, target))
+        cells.append(_cell(own, [] if method == config.baseline else baseline, target, dense))
     # Means over other seeds can't be ranked among these.
     whole = [cell for cell in cells if cell.seeds == max(one.seeds for one in cells)]
     for cell in cells:
@@ -50,8 +51,12 @@ def _place(config: CompareConfig, rows: Sequence[StudyRow]) -> Iterator[StudyCel
 
 
 def _cell(
-    rows: Sequence[StudyRow], baseline: Sequence[StudyRow], target: Sequence[StudyRow]
+    rows: Sequence[StudyRow],
+    baseline: Sequence[StudyRow],
+    target: Sequence[StudyRow],
+    dense: Mapping[int, float],
 ) -> StudyCell:
+    """Return what one method came to; of the dense networks, whichever methods trained them."""
     first = rows[0]
     differences = _paired(rows, baseline, lambda own, other: own.main - other.main)
     return StudyCell(
@@ -63,7 +68,7 @@ def _cell(
         higher_is_better=first.higher_is_better,
         measured_on=first.measured_on,
         main=estimate([row.main for row in rows]),
-        dense=estimate([row.dense[row.main_metric] for row in rows]),
+        dense=_estimated([dense[row.seed] for row in rows if row.seed in dense]),
         difference=_estimated(differences),
         bootstrap=bootstrap_interval(differences),
         cost_vs_dense=estimate([row.cost_vs_dense for row in rows]),

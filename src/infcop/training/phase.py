@@ -33,8 +33,13 @@ __all__ = ["Phase", "StepEvents", "StepWatch"]
 class StepEvents(Protocol):
     """What the pipeline adds to a training step."""
 
-    def before_step(self) -> None:
-        """Run between ``backward`` and the optimiser's step."""
+    def before_step(self, step: int) -> bool:
+        """Run between ``backward`` and the optimiser's step, after so many steps of the phase.
+
+        Returns:
+            Whether the optimiser shall make its step.
+        """
+        ...
 
     def after_step(self) -> None:
         """Run after the optimiser's step."""
@@ -150,11 +155,10 @@ class Phase:
         examples = self._task.batch_size(batch)
         if listener is not None:
             listener.after_backward(examples)
-        if self._events is not None:
-            self._events.before_step()
-        if self._recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._trainable, self._recipe.clip_norm)
-        self._optimizer.step()
+        if self._events is None or self._events.before_step(self.step):
+            if self._recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self._trainable, self._recipe.clip_norm)
+            self._optimizer.step()
         if self._events is not None:
             self._events.after_step()
         self.step += 1
@@ -188,6 +192,12 @@ class Phase:
             f"Lower training.lr (now {self._recipe.lr:g}), set training.clip_norm, or look for "
             "non-finite inputs. Everything up to the last checkpoint is saved"
         )
+
+    def forget(self, parameter: nn.Parameter, where: Tensor) -> None:
+        """Set what the optimiser remembers of these entries of a parameter to zero."""
+        for value in self._optimizer.state.get(parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                value.masked_fill_(where, 0)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the optimiser's tensors and the rest of the state, which JSON can hold."""

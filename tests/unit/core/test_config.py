@@ -117,7 +117,7 @@ def test_axes_default_to_what_the_class_says() -> None:
     assert method.schedule == Fraction(remove=0.2)
     assert method.stop == FixedBudget(passes=None)
     assert method.rewind.to == "initialisation"
-    assert (method.scope, method.score, method.reference) == ("global", "magnitude", "warm-up")
+    assert (method.scope, method.score.kind, method.reference) == ("global", "magnitude", "warm-up")
 
 
 def test_nested_rules_find_their_class_by_name() -> None:

@@ -122,7 +122,8 @@ WRONG_METHODS = [
     ({"keep_per_layer": -1}, "method.keep_per_layer: got -1; expected greater than or equal to 0"),
     (
         {"schedule": {"kind": "sapp"}},
-        "method.schedule: got 'sapp'; did you mean 'sap'? known: cubic, fraction, one-shot, sap",
+        "method.schedule: got 'sapp'; did you mean 'sap'? known: cubic, fraction, linear, list, "
+        "one-shot, sap",
     ),
     (
         {"schedule": {"kind": "fraction", "remove": 1.0}},

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from infcop.core.mask import Masks
 from infcop.errors import PruningError
+from infcop.masking import apply
 from infcop.masking.apply import MaskEnforcer
 from tests.reference import pruning
 
@@ -55,6 +56,24 @@ def test_any_shape_and_memory_layout(shape: tuple[int, ...]) -> None:
         parameters = parameter(laid_out.clone())
         MaskEnforcer(parameters, Masks({"w": mask})).apply()
         assert torch.equal(parameters["w"].detach(), pruning.masked(values, mask))
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (7, 4), (3, 2, 3, 3)])
+def test_large_weights_are_masked_in_pieces(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "_PIECE", 8)
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(shape, generator=generator)
+    mask = torch.rand(shape, generator=generator) < 0.5
+    for layout in (values, values.transpose(0, 1).contiguous().transpose(0, 1)):
+        parameters = parameter(layout.clone())
+        parameters["w"].grad = layout.clone().contiguous()
+        enforcer = MaskEnforcer(parameters, Masks({"w": mask}))
+        enforcer.apply()
+        enforcer.mask_gradients()
+        assert torch.equal(parameters["w"].detach(), pruning.masked(values, mask))
+        assert torch.equal(parameters["w"].grad, pruning.masked(values, mask))
 
 
 def test_gradients_are_masked_even_where_they_are_not_finite() -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from infcop.core.mask import Masks
 from infcop.core.method import Adaptive, Cubic, Fraction, MethodConfig, OneShot
-from infcop.errors import LayerCollapseError
-from infcop.masking.prune import prune_level, pruned_norm
-from infcop.scoring import SCORES
+from infcop.core.scope import Budgets
+from infcop.errors import LayerCollapseError, PruningError
+from infcop.masking.groups import Groups, build_groups
+from infcop.masking.prune import emptied, prune_level, pruned_norm, round_counts, shrink
+from infcop.models.weight_axes import WeightAxes
 
 SHAPES = {"conv": (8, 3, 3, 3), "fc1": (50, 40), "fc2": (10, 50)}
 METHODS = {
@@ -36,7 +40,7 @@ def prune(
     level: int = 1,
     stop_kept: int | None = None,
 ) -> Masks:
-    scores = {n: SCORES[method.score](w, None, masks[n]) for n, w in weights.items()}
+    scores = {name: weight.abs() for name, weight in weights.items()}
     return prune_level(
         weights, scores, masks, method, level=level, target_kept=target_kept, stop_kept=stop_kept
     )
@@ -97,6 +101,118 @@ def test_equal_magnitudes_leave_an_adaptive_level_unchanged() -> None:
     weights = {name: torch.full(shape, -0.3) for name, shape in SHAPES.items()}
     pruned = prune(weights, Masks.full(SHAPES), METHODS["sap"], 1)
     assert pruned.density == 1.0
+
+
+# -- one pruning of scored entries -----------------------------------------------------------------
+
+
+def shrunk(
+    method: MethodConfig, kept: int, scores: dict[str, Tensor], masks: Masks, target_kept: int = 1
+) -> Masks:
+    return shrink(scores, masks, method, kept, groups=Groups(), target_kept=target_kept)
+
+
+def test_an_emptied_layer_names_itself_and_the_remedies() -> None:
+    scores = {"big": torch.full((6,), 9.0), "small": torch.ones(2)}
+    masks = Masks.full({"big": (6,), "small": (2,)})
+    method = MethodConfig(name="mine")
+    message = r"'small' would lose all of its 2 .* keep_per_layer=1 .* empty_layers='report'"
+    with pytest.raises(LayerCollapseError, match=message):
+        shrunk(method, 6, scores, masks)
+    report = method.model_copy(update={"empty_layers": "report"})
+    after = shrunk(report, 6, scores, masks)
+    assert after.kept_per_layer == {"big": 6, "small": 0}
+    assert emptied(masks, after) == ("small",)
+    # What is empty already is no news.
+    assert shrunk(method, 5, scores, after).kept == 5
+    assert emptied(after, after) == ()
+
+
+@pytest.mark.parametrize("scope", ["global", "layerwise", "uniform", "erk", "lamp"])
+def test_reported_layers_may_be_emptied_with_every_scope(scope: Any) -> None:
+    method = MethodConfig(name="mine", scope=scope, empty_layers="report")
+    scores = {name: weight.abs() for name, weight in random_weights(0).items()}
+    after = shrunk(method, 2, scores, Masks.full(SHAPES), target_kept=2)
+    assert after.kept == 2
+
+
+@pytest.mark.parametrize("scope", ["layerwise", "uniform", "erk", "lamp"])
+def test_scopes_by_layer_keep_one_entry_each_as_long_as_there_are_enough(scope: Any) -> None:
+    for empty_layers in ("error", "report"):
+        method = MethodConfig(name="mine", scope=scope, empty_layers=empty_layers)
+        scores = {name: weight.abs() for name, weight in random_weights(0).items()}
+        after = shrunk(method, 3, scores, Masks.full(SHAPES))
+        assert after.kept_per_layer == dict.fromkeys(SHAPES, 1)
+
+
+@pytest.mark.parametrize(
+    "scope", ["global", "layerwise", "uniform", "erk", "lamp", Budgets(densities={"*": 0.1})]
+)
+def test_a_floor_holds_with_every_scope(scope: Any) -> None:
+    total = Masks.full(SHAPES).total
+    target = total // 10
+    method = MethodConfig(name="mine", scope=scope, keep_per_layer=20)
+    scores = {name: weight.abs() for name, weight in random_weights(0).items()}
+    scores["conv"] = scores["conv"] * 1e-3
+    after = shrunk(method, target, scores, Masks.full(SHAPES), target)
+    assert after.kept == target
+    assert all(count >= 20 for count in after.kept_per_layer.values())
+
+
+def test_a_target_that_no_scores_could_honour_is_refused() -> None:
+    scores, masks = random_weights(0), Masks.full(SHAPES)
+    floored = MethodConfig(name="mine", keep_per_layer=40)
+    message = r"3 layers keep 120 .* \(keep_per_layer=40; 'conv' keeps 40\), but .* ends at 119"
+    with pytest.raises(PruningError, match=message) as raised:
+        shrunk(floored, 119, scores, masks, target_kept=119)
+    # More levels or other scores would not help.
+    assert not isinstance(raised.value, LayerCollapseError)
+    with pytest.raises(PruningError, match="3 layers keep 3 entries at least"):
+        shrunk(MethodConfig(name="mine"), 2, scores, masks, target_kept=2)
+    # A look beyond a target that can be honoured is another matter.
+    with pytest.raises(LayerCollapseError, match="leaves 120 entries at least, but only 119"):
+        shrunk(floored, 119, scores, masks, target_kept=120)
+
+
+def test_masks_only_shrink_and_groups_are_those_of_the_pattern() -> None:
+    scores, masks = random_weights(0), Masks.full(SHAPES)
+    method = MethodConfig(name="mine", pattern="channel")
+    with pytest.raises(PruningError, match="'channel', got those of 'unstructured'; build them"):
+        shrunk(method, 10, scores, masks)
+    with pytest.raises(PruningError, match=f"at most the {masks.total} entries that are alive"):
+        shrunk(MethodConfig(name="mine"), masks.total + 1, scores, masks)
+
+
+def test_rounds_of_one_scoring_come_to_the_same_as_one() -> None:
+    scores, masks = random_weights(0), Masks.full(SHAPES)
+    method = MethodConfig(name="mine")
+    once = shrunk(method, 300, scores, masks)
+    for count in round_counts(masks.total, 300, 7, "exponential"):
+        masks = shrunk(method, count, scores, masks)
+        assert masks.kept == count
+    assert all(torch.equal(masks[name], once[name]) for name in SHAPES)
+
+
+@pytest.mark.parametrize("pattern", ["channel", "block"])
+@pytest.mark.parametrize("scope", ["global", "layerwise", "uniform", "erk"])
+def test_levels_of_groups_shrink_to_the_target_and_no_entry_more(pattern: Any, scope: Any) -> None:
+    method = MethodConfig(name="mine", pattern=pattern, scope=scope, keep_per_layer=1)
+    axes = {name: WeightAxes(output=0, input=1) for name in SHAPES}
+    groups = build_groups(method.pattern, axes, SHAPES)
+    masks = Masks.full(SHAPES)
+    target, level = masks.total // 4, 0
+    while masks.kept > target:
+        level += 1
+        weights = random_weights(level)
+        scores = {name: weight.abs() for name, weight in weights.items()}
+        after = prune_level(
+            weights, scores, masks, method, level=level, target_kept=target, groups=groups
+        )
+        assert after <= masks
+        assert after.kept < masks.kept
+        masks = after
+    assert masks.kept <= target
+    assert masks.kept >= target - 3 * 50
 
 
 # -- how much of the weights a level takes ---------------------------------------------------------

@@ -11,35 +11,34 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from infcop.core.mask import Masks
-from infcop.core.method import Adaptive, Cubic, Fraction, MethodConfig, OneShot, Schedule
+from infcop.core.method import MethodConfig
+from infcop.core.pattern import Channel, NofM
+from infcop.core.schedule import (
+    Adaptive,
+    Cubic,
+    Fraction,
+    Linear,
+    Listed,
+    OneShot,
+    Schedule,
+)
 from infcop.errors import PruningError
-from infcop.masking.prune import prune_level
+from infcop.masking.groups import Groups
+from infcop.masking.prune import level_kept, prune_level
 from infcop.masking.schedule import (
+    Counting,
     cubic_kept,
     level_count,
+    linear_kept,
     next_kept,
-    pq_index,
-    sap_fraction,
+    without_remainder,
 )
-from tests.reference import pruning
-
-EXPONENTS = [(1.0, 2.0), (0.5, 1.0)]
 
 
 def kept_of(schedule: Schedule, weights: Tensor, target_kept: int = 1, **counts: int) -> int:
     masks = Masks.full({"w": weights.shape})
     counts = {"level": 1, "target_kept": target_kept, **counts}
     return next_kept(schedule, {"w": weights}, masks, **counts)
-
-
-def sample(distribution: str, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    uniform = torch.rand(size, generator=generator, dtype=torch.float64)
-    if distribution == "gaussian":
-        return torch.randn(size, generator=generator, dtype=torch.float64)
-    if distribution == "laplace":
-        return torch.log1p(-uniform)  # the sign does not matter
-    return uniform
 
 
 # -- fraction --------------------------------------------------------------------------------------
@@ -88,16 +87,20 @@ def test_target_must_be_positive() -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule", [Fraction(remove=0.6), Adaptive(p=1.0, q=2.0), Cubic(levels=2), OneShot()]
+    "schedule",
+    [
+        *(Fraction(remove=0.6), Adaptive(p=1.0, q=2.0), Cubic(levels=2), OneShot()),
+        *(Linear(levels=2), Listed(densities=(0.5, 0.2))),
+    ],
 )
 def test_a_level_ends_at_a_stop_on_the_way(schedule: Schedule) -> None:
-    weights = sample("gaussian", 1000)
+    weights = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     assert kept_of(schedule, weights, target_kept=100, stop_kept=900) == 900
     assert kept_of(schedule, weights, target_kept=100, stop_kept=1000) == 1000
     assert kept_of(schedule, weights, target_kept=100, stop_kept=1200) == 1000
 
 
-# -- cubic and one-shot ----------------------------------------------------------------------------
+# -- cubic, linear, listed and one-shot ------------------------------------------------------------
 
 
 def levels_of(schedule: Schedule, total: int, target: int) -> list[int]:
@@ -145,6 +148,45 @@ def test_past_its_last_level_a_cubic_schedule_keeps_the_target() -> None:
     assert [cubic_kept(1000, 200, level, 4) for level in (4, 5, 50)] == [200] * 3
 
 
+@settings(deadline=None, max_examples=100)
+@given(total=st.integers(1, 400), density=st.floats(0.001, 1), levels=st.integers(1, 30))
+def test_linear_levels_remove_equally_many(total: int, density: float, levels: int) -> None:
+    target = max(round(density * total), 1)
+    kept = levels_of(Linear(levels=levels), total, target)
+    removed = [before - after for before, after in pairwise(kept)]
+    assert kept[-1] == target
+    assert len(removed) <= levels
+    assert all(abs(count - (total - target) / levels) <= 1 for count in removed) or total < levels
+    for level in range(1, levels + 1):
+        planned = total - Rational(level * (total - target), levels)
+        assert 0 <= linear_kept(total, target, level, levels) - planned < 1
+
+
+def test_past_its_last_level_a_linear_schedule_keeps_the_target() -> None:
+    assert [linear_kept(1000, 200, level, 4) for level in (3, 4, 5, 50)] == [400, 200, 200, 200]
+
+
+def test_listed_densities_come_one_by_one_and_then_the_target() -> None:
+    assert levels_of(Listed(densities=(0.5, 0.29, 0.1)), 100, 20) == [100, 50, 29, 20]
+    # At the target and below it they are passed over.
+    assert levels_of(Listed(densities=(0.5, 0.2, 0.1)), 100, 20) == [100, 50, 20]
+    assert levels_of(Listed(densities=(0.1,)), 100, 20) == [100, 20]
+    # Densities that come to the same number of entries are one level.
+    assert levels_of(Listed(densities=(0.52, 0.51, 0.001)), 10, 1) == [10, 5, 1]
+    assert levels_of(Listed(densities=(0.001,)), 10, 1) == [10, 1]
+
+
+def test_a_stop_on_the_way_takes_no_listed_density_away() -> None:
+    masks = Masks({"w": torch.arange(100) < 80})
+    schedule = Listed(densities=(0.5, 0.3))
+    assert next_kept(schedule, {"w": torch.ones(100)}, masks, level=2, target_kept=20) == 50
+
+
+def test_listed_densities_next_to_the_target_are_not_passed_over() -> None:
+    assert without_remainder(Listed(densities=(0.5,)), 100, 21, 20) == 21
+    assert without_remainder(Fraction(), 100, 21, 20) == 20
+
+
 def test_one_shot_goes_straight_to_the_target() -> None:
     assert levels_of(OneShot(), 1000, 37) == [1000, 37]
     assert levels_of(OneShot(), 1000, 1000) == [1000]
@@ -155,14 +197,14 @@ def test_one_shot_goes_straight_to_the_target() -> None:
     schedule=st.one_of(
         st.builds(Fraction, remove=st.floats(0.05, 0.9)),
         st.builds(Cubic, levels=st.integers(1, 30)),
+        st.builds(Linear, levels=st.integers(1, 30)),
+        st.just(Listed(densities=(0.9, 0.5, 0.21, 0.2, 0.1, 0.05))),
         st.just(OneShot()),
     ),
     total=st.integers(1, 300),
     density=st.floats(0.01, 1),
 )
-def test_levels_are_counted_as_they_come(
-    schedule: Fraction | Cubic | OneShot, total: int, density: float
-) -> None:
+def test_levels_are_counted_as_they_come(schedule: Counting, total: int, density: float) -> None:
     target = max(round(density * total), 1)
     weights = {"w": torch.rand(total, generator=torch.Generator().manual_seed(0))}
     method = MethodConfig(name="mine", schedule=schedule)
@@ -174,141 +216,25 @@ def test_levels_are_counted_as_they_come(
     assert level_count(schedule, total, target, most=2) == min(count, 2)
 
 
-# -- PQ index and SAP ------------------------------------------------------------------------------
+def test_levels_of_a_pattern_are_counted_by_what_it_can_keep() -> None:
+    assert level_count(Fraction(remove=0.1), 80, 20, 100, NofM(n=2, m=8)) == 6
+    assert level_count(Fraction(remove=0.4), 80, 20, 100, NofM(n=2, m=8)) == 2
+    assert level_count(Cubic(levels=20), 80, 20, 100, NofM(n=1, m=4)) == 3
+    assert level_count(OneShot(), 80, 20, 100, NofM(n=1, m=4)) == 1
+    # Whole groups are counted as single entries.
+    assert level_count(Fraction(remove=0.1), 80, 20, 100, Channel()) == level_count(
+        Fraction(remove=0.1), 80, 20, 100
+    )
 
 
-@pytest.mark.parametrize(
-    ("distribution", "p", "q", "retained"),
-    [
-        ("gaussian", 1.0, 2.0, 2 / math.pi),
-        ("gaussian", 0.5, 1.0, 0.8472),
-        ("uniform", 1.0, 2.0, 3 / 4),
-        ("uniform", 0.5, 1.0, 8 / 9),
-        ("laplace", 1.0, 2.0, 1 / 2),
-        ("laplace", 0.5, 1.0, math.pi / 4),
-    ],
-)
-def test_retained_fraction_of_ideal_weights(
-    distribution: str, p: float, q: float, retained: float
-) -> None:
-    size = 400_000
-    kept = kept_of(Adaptive(p=p, q=q), sample(distribution, size))
-    assert kept / size == pytest.approx(retained, abs=0.003)
-
-
-weight_lists = st.lists(
-    st.one_of(st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.25]), st.floats(-8, 8)),
-    min_size=1,
-    max_size=25,
-)
-
-
-@settings(deadline=None, max_examples=80)
-@given(
-    weights=weight_lists,
-    exponents=st.sampled_from([*EXPONENTS, (0.7, 1.6)]),
-    eta=st.sampled_from([0.0, 0.1, 1.0]),
-    gamma=st.sampled_from([0.3, 1.0, 1.7]),
-    beta=st.sampled_from([0.1, 0.29, 0.9, 1.0]),
-)
-def test_removed_count_equals_the_formula(
-    weights: list[float], exponents: tuple[float, float], eta: float, gamma: float, beta: float
-) -> None:
-    p, q = exponents
-    values = torch.tensor(weights, dtype=torch.float64)
-    removed = len(weights) - kept_of(Adaptive(p=p, q=q, eta=eta, gamma=gamma, beta=beta), values)
-    # All zeros leave the formula undefined; they count as equal magnitudes.
-    stand_in = weights if any(weights) else [1.0] * len(weights)
-    expected = pruning.sap_removed(stand_in, p, q, eta, gamma, beta)
-    assert removed == min(expected, len(weights) - 1)
-
-
-@pytest.mark.parametrize(("p", "q"), EXPONENTS)
-@pytest.mark.parametrize("survivors", [1, 3, 7, 50, 99, 100])
-def test_equal_weights_among_zeros_are_exactly_worth_keeping(
-    p: float, q: float, survivors: int
-) -> None:
-    weights = torch.zeros(100)
-    weights[:survivors] = 0.1
-    assert kept_of(Adaptive(p=p, q=q, beta=1.0), weights) == survivors
-
-
-@pytest.mark.parametrize(("p", "q"), EXPONENTS)
-@pytest.mark.parametrize("scale", [1e-300, 3e-39, 0.3, 1e30, 1e307])
-def test_scale_changes_nothing(p: float, q: float, scale: float) -> None:
-    weights = torch.rand(1000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    schedule = Adaptive(p=p, q=q)
-    assert pq_index(weights * scale, p, q) == pytest.approx(pq_index(weights, p, q), rel=1e-12)
-    assert kept_of(schedule, weights * scale) == kept_of(schedule, weights)
-
-
-def test_tiny_float32_and_large_half_weights_neither_vanish_nor_overflow() -> None:
-    tiny = torch.tensor([1e-44, 3e-44, 7e-45])
-    assert 0 < pq_index(tiny, 1.0, 2.0) < 1
-    large = torch.full((100_000,), 60_000.0, dtype=torch.float16)
-    large[0] = 1.0
-    assert 0 < pq_index(large, 1.0, 2.0) < 1e-4
-
-
-@pytest.mark.parametrize("value", [0.0, 0.1, -1e-30, 3.3e38])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_equal_magnitudes_leave_nothing_to_remove(value: float, dtype: torch.dtype) -> None:
-    weights = torch.full((37,), value, dtype=dtype) * torch.tensor([1, -1])[torch.arange(37) % 2]
-    for p, q in EXPONENTS:
-        assert pq_index(weights.to(dtype), p, q) == 0.0
-        assert kept_of(Adaptive(p=p, q=q), weights.to(dtype)) == 37
-
-
-def test_index_ignores_shape_and_the_limits_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
-    whole = pq_index(weights, 0.5, 1.0)
-    monkeypatch.setattr("infcop.masking.schedule._CHUNK", 7)
-    assert pq_index(weights, 0.5, 1.0) == pytest.approx(whole, rel=1e-14)
-    assert pq_index(weights.t(), 0.5, 1.0) == pytest.approx(whole, rel=1e-14)
-
-
-def test_beta_bounds_the_removal_even_of_very_sparse_weights() -> None:
-    weights = torch.zeros(1000)
-    weights[0] = 1.0
-    assert kept_of(Adaptive(beta=0.9), weights) == 100
-    assert kept_of(Adaptive(beta=0.29), weights) == 710
-
-
-def test_fraction_of_sap_is_exact() -> None:
-    assert sap_fraction(0.0, 7, Adaptive()) == 0
-    assert sap_fraction(1.0, 7, Adaptive(beta=1.0)) == 1
-    assert sap_fraction(0.5, 7, Adaptive(p=0.5, q=1.0)) == Rational(3, 7)
-    assert sap_fraction(0.0, 10, Adaptive(p=1.0, q=2.0, eta=1.0)) == Rational(7, 10)
-
-
-def test_sap_looks_at_alive_entries_of_all_layers_together() -> None:
-    weights = {"a": torch.tensor([1.0, 0.0, 5.0]), "b": torch.tensor([[0.0, 3.0]])}
-    masks = Masks({"a": torch.tensor([True, True, False]), "b": torch.tensor([[True, True]])})
-    joined = torch.tensor([1.0, 0.0, 0.0, 3.0])
-    schedule = Adaptive(p=1.0, q=2.0)
-    kept = next_kept(schedule, weights, masks, level=1, target_kept=1)
-    assert kept == kept_of(schedule, joined) == 2
-
-
-def test_sap_stops_at_the_target_and_below_it_does_nothing() -> None:
-    weights = sample("gaussian", 1000)
-    assert kept_of(Adaptive(p=1.0, q=2.0), weights, target_kept=900) == 900
-    assert kept_of(Adaptive(p=1.0, q=2.0), weights, target_kept=1000) == 1000
-    assert kept_of(Adaptive(p=1.0, q=2.0), weights, target_kept=2000) == 1000
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_index_refuses_diverged_weights(bad: float) -> None:
-    with pytest.raises(PruningError, match="finite weights"):
-        pq_index(torch.tensor([1.0, bad]), 0.5, 1.0)
-
-
-@pytest.mark.parametrize(("p", "q"), [(1.0, 1.0), (2.0, 1.0), (0.0, 1.0), (-1.0, 1.0)])
-def test_index_refuses_exponents_out_of_order(p: float, q: float) -> None:
-    with pytest.raises(PruningError, match="0 < p < q"):
-        pq_index(torch.ones(2), p, q)
-
-
-def test_index_refuses_an_empty_vector() -> None:
-    with pytest.raises(PruningError, match="at least one weight"):
-        pq_index(torch.ones(0), 0.5, 1.0)
+@pytest.mark.parametrize("schedule", [Fraction(remove=0.1), Linear(levels=7), Cubic(levels=9)])
+def test_levels_of_n_of_m_are_counted_as_they_come(schedule: Counting) -> None:
+    pattern = NofM(n=3, m=16)
+    method = MethodConfig(name="mine", schedule=schedule, pattern=pattern)
+    kept, count = 1600, 0
+    while kept > 300:
+        count += 1
+        masks = Masks({"w": torch.arange(1600) < kept})
+        kept = level_kept({}, masks, method, level=count, target_kept=300, groups=Groups(pattern))
+    assert kept == 300
+    assert level_count(schedule, 1600, 300, 100, pattern) == count

@@ -21,6 +21,10 @@ def test_stops_from_the_budget_on():
     assert stops_at(BudgetRule(2.5), [0, 1, 2, 3]) == [3]
 
 
+def test_a_budget_of_nothing_stops_at_once():
+    assert stops_at(BudgetRule(0), [0, 1]) == [0, 1]
+
+
 def test_default_is_the_whole_budget_of_the_level():
     assert stops_at(BudgetRule(), [1, 2, 3], max_passes=2) == [2, 3]
 
@@ -49,7 +53,7 @@ def test_reason_and_evidence():
     assert go_on.evidence == {"passes": 1, "budget": 2}
 
 
-@pytest.mark.parametrize("passes", [0, -1, math.nan])
-def test_passes_must_be_positive(passes):
-    with pytest.raises(ConfigError, match="passes above 0"):
+@pytest.mark.parametrize("passes", [-1, math.nan])
+def test_passes_must_not_be_negative(passes):
+    with pytest.raises(ConfigError, match="passes of at least 0"):
         BudgetRule(passes)

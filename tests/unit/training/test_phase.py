@@ -236,10 +236,12 @@ class Recorder:
     """Notes what the parameter and its gradient are like at each event."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
-        self.parameter, self.log = parameter, []
+        self.parameter, self.log, self.asked = parameter, [], []
 
-    def before_step(self) -> None:
+    def before_step(self, step: int) -> bool:
         self.log.append(("before", self.parameter.grad.clone(), self.parameter.detach().clone()))
+        self.asked.append(step)
+        return True
 
     def after_step(self) -> None:
         self.log.append(("after", self.parameter.grad.clone(), self.parameter.detach().clone()))
@@ -258,6 +260,7 @@ def test_events_surround_the_optimizer_step() -> None:
     phase.advance(7)
     assert [entry[0] for entry in recorder.log] == ["before", "after", "step"] * 7
     assert [entry[1] for entry in recorder.log[2::3]] == list(range(1, 8))
+    assert recorder.asked == list(range(7))
     for step in range(7):
         (_, gradient, before), (_, _, after) = recorder.log[3 * step : 3 * step + 2]
         assert gradient.count_nonzero()
@@ -271,11 +274,46 @@ class Masking:
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
 
-    def before_step(self) -> None:
+    def before_step(self, step: int) -> bool:
         self.parameter.grad.mul_(1e6)[0] = 0
+        return True
 
     def after_step(self) -> None:
         pass
+
+
+class Refusing:
+    """Leaves out every third step."""
+
+    def before_step(self, step: int) -> bool:
+        return step % 3 != 0
+
+    def after_step(self) -> None:
+        pass
+
+
+def test_a_step_that_the_events_leave_out_changes_nothing() -> None:
+    model = network()
+    recipe = RECIPES["momentum"]
+    phase = phase_of(model, batches(), recipe, events=Refusing())
+    for step in range(6):
+        before = copy.deepcopy(model.state_dict())
+        phase.advance(step + 1)
+        moved = not torch.equal(before["1.weight"], model.state_dict()["1.weight"])
+        assert moved == (step % 3 != 0)
+
+
+def test_what_the_optimizer_remembers_can_be_forgotten_in_part() -> None:
+    model = network()
+    phase = phase_of(model, batches(), RECIPES["momentum"])
+    phase.advance(3)
+    weight = model[1].weight
+    where = torch.zeros_like(weight, dtype=torch.bool)
+    where[0] = True
+    phase.forget(weight, where)
+    (momentum,) = [t for name, t in phase.state()[0].items() if t.shape == weight.shape]
+    assert momentum[0].count_nonzero() == 0
+    assert momentum[1:].count_nonzero() > 0
 
 
 def test_clipping_sees_what_the_events_left_of_the_gradient() -> None:

@@ -1,0 +1,106 @@
+"""The next masks: score, allocate and select, as often as the method asks, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+
+import torch
+from torch import Tensor, nn
+
+from infcop.core.mask import Masks
+from infcop.core.records import Cost
+from infcop.core.rng import derive_seed
+from infcop.errors import LayerCollapseError
+from infcop.masking.apply import MaskEnforcer
+from infcop.masking.prune import level_kept, round_counts, shrink
+from infcop.pipeline.context import Run
+from infcop.scoring import needs_data
+from infcop.scoring.gather import gather, score_all
+
+__all__ = ["check_pruning", "next_masks"]
+
+
+def next_masks(run: Run, stop_kept: int) -> tuple[Masks, Cost]:
+    """Score the present weights and select what survives the next level; nothing is changed.
+
+    Returns:
+        The masks, and what scoring cost.
+    """
+    method, masks = run.config.method, run.masks
+    level = len(run.record.levels) + 1
+    kept = level_kept(
+        _weights(run),
+        masks,
+        method,
+        level=level,
+        target_kept=run.target_kept,
+        stop_kept=stop_kept,
+        groups=run.groups,
+    )
+    counts = round_counts(masks.kept, kept, method.rounds, method.spacing)
+    cost = Cost()
+    with _kept(run.parameters) if len(counts) > 1 else nullcontext():
+        for number, count in enumerate(counts, start=1):
+            if count == masks.kept:
+                continue
+            scores, spent = _scores(
+                run, masks, derive_seed(run.config.seed, "score", level, number)
+            )
+            cost += spent
+            masks = shrink(
+                scores, masks, method, count, groups=run.groups, target_kept=run.target_kept
+            )
+            if number < len(counts):
+                MaskEnforcer(run.parameters, masks).apply()
+    return masks, cost
+
+
+def check_pruning(run: Run) -> None:
+    """Refuse, before any training, counts and patterns that no scores could honour.
+
+    Raises:
+        PruningError: Names the layer and the remedy.
+    """
+    method, masks = run.config.method, run.masks
+    # Other scores, or more levels, may keep a layer that these would empty.
+    with suppress(LayerCollapseError):
+        shrink(
+            {name: weight.abs() for name, weight in _weights(run).items()},
+            masks,
+            method,
+            run.target_kept,
+            groups=run.groups,
+            target_kept=run.target_kept,
+        )
+
+
+def _scores(run: Run, masks: Masks, seed: int) -> tuple[dict[str, Tensor], Cost]:
+    score = run.config.method.score
+    with run.engine.autocast() if needs_data(score) else nullcontext():
+        evidence = gather(
+            score,
+            run.model,
+            run.prunable.names,
+            run.task,
+            lambda: map(run.engine.move, run.probe),
+            seed=seed,
+            movement=run.movement.values() if run.movement is not None else None,
+        )
+    return score_all(score, _weights(run), evidence.values, masks), evidence.cost
+
+
+def _weights(run: Run) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in run.parameters.items()}
+
+
+@contextmanager
+def _kept(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Give the parameters their values back afterwards."""
+    values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(values[name])

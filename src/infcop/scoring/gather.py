@@ -1,0 +1,188 @@
+"""Gathering what a score needs to know of the model and the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infcop.core.names import did_you_mean
+from infcop.core.records import Cost
+from infcop.core.rng import derive_seed, preserved_rng
+from infcop.core.score import Grasp, Score, Snip, SynFlow, Taylor
+from infcop.errors import PruningError
+from infcop.models.prunable import get_parameters
+from infcop.models.unwrap import unwrapped
+from infcop.scoring import SCORES
+from infcop.scoring.evidence.examples import Examples
+from infcop.scoring.evidence.gradient import mean_gradient
+from infcop.scoring.evidence.hessian import hessian_gradient
+from infcop.scoring.evidence.inputs import input_norms
+from infcop.scoring.evidence.squared import squared_gradient
+from infcop.scoring.evidence.synaptic import synaptic_flow
+from infcop.scoring.evidence.unit_correlation import unit_correlations
+from infcop.scoring.evidence.wide import beside
+from infcop.scoring.score_all import score_all
+from infcop.tasks.base import Task
+
+__all__ = ["Evidence", "gather", "score_all"]
+
+_HESSIAN_PRODUCT = 3
+"""What an example's product with the Hessian costs, in units of its gradient."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a score knows beside the weights.
+
+    Attributes:
+        values: By parameter name, on the devices of the parameters, broadcastable to them; empty
+            for a score that needs none. In float64 where the device has it, but for movement,
+            which is handed on as it was given.
+        cost: What gathering it took.
+    """
+
+    values: Mapping[str, Tensor]
+    cost: Cost
+
+
+def gather(
+    score: Score,
+    model: nn.Module,
+    names: Sequence[str],
+    task: Task,
+    batches: Callable[[], Iterable[Any]],
+    *,
+    seed: int,
+    movement: Mapping[str, Tensor] | None = None,
+) -> Evidence:
+    """Gather what a score needs of the model and the data.
+
+    The model, its gradients, training flags and buffers, and the global generators stay as they
+    were, also after an exception. Of a compiled or distributed model, the one inside is run. A
+    parameter that several layers share gets the sum of what they contribute.
+
+    Costs: an example for each forward pass; for each with a backward pass, one in
+    ``measuring_gradient``, and three for a product with the Hessian. The artificial example of the
+    synaptic flow counts like any other.
+
+    Args:
+        score: Which score, with its settings.
+        model: The model on its device, with its pruned weights at exactly zero.
+        names: Names of its prunable parameters.
+        task: Says what the loss is and what the model is called with.
+        batches: Gives the batches anew, on the model's device, the same each time.
+        seed: Noise depends on it and on the name of the parameter alone; what the model draws, on
+            it and on nothing drawn before.
+        movement: Sums of a :class:`~infcop.scoring.movement.MovementSum`, for the score of that
+            name.
+
+    Raises:
+        PruningError: There is no example, or what was gathered is not finite or tells nothing; the
+            message says what to change.
+        ModelError: A name is unknown, or the model writes to its parameters.
+
+    Example:
+        >>> from infcop.tasks.classification import Classification
+        >>> model = nn.Linear(2, 2)
+        >>> data = [(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))]
+        >>> task = Classification(data, data)
+        >>> evidence = gather(Snip(), model, ["weight"], task, lambda: data, seed=0)
+        >>> evidence.values["weight"].shape, evidence.cost.measuring_gradient
+        (torch.Size([2, 2]), 4)
+    """
+    model = unwrapped(model)
+    parameters = get_parameters(model, names)
+    if SCORES[score.kind].evidence not in ("none", "noise", "movement"):
+        _check_trainable(parameters)
+    # What is made in inference mode could not be differentiated later.
+    with preserved_rng(), torch.inference_mode(False):
+        if SCORES[score.kind].evidence == "movement":
+            values, cost = _moved(movement, parameters), Cost()
+        else:
+            found, cost = _found(score, model, parameters, task, batches, seed)
+            values = {name: beside(value, parameters[name]) for name, value in found.items()}
+    for name, value in values.items():
+        if not bool(value.isfinite().all()):
+            raise PruningError(
+                f"score '{score.kind}': expected finite evidence, got NaN or infinity for "
+                f"'{name}'; look for non-finite inputs, weights or losses, or train with a smaller "
+                "learning rate"
+            )
+    return Evidence(values, cost)
+
+
+def _found(
+    score: Score,
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    task: Task,
+    batches: Callable[[], Iterable[Any]],
+    seed: int,
+) -> tuple[Mapping[str, Tensor], Cost]:
+    examples = Examples(task, batches, derive_seed(seed, "scoring"))
+    kind = SCORES[score.kind].evidence
+    if isinstance(score, Snip | Taylor):
+        mean = mean_gradient(model, parameters, examples, train=score.mode == "train")
+        return mean.values(), Cost(measuring_gradient=mean.examples)
+    if isinstance(score, Grasp):
+        mean = hessian_gradient(
+            model,
+            parameters,
+            examples,
+            train=score.mode == "train",
+            temperature=score.temperature,
+        )
+        return mean.values(), Cost(measuring_gradient=(1 + _HESSIAN_PRODUCT) * mean.examples)
+    if kind == "squared-gradient":
+        mean = squared_gradient(model, parameters, examples)
+        return mean.values(), Cost(measuring_gradient=mean.examples)
+    if isinstance(score, SynFlow):
+        _, batch = next(iter(examples))
+        return synaptic_flow(
+            model, tuple(parameters), task.inputs(batch), any_activation=score.any_activation
+        )
+    if kind in ("input-norm", "input-correlation"):
+        measure = input_norms if kind == "input-norm" else unit_correlations
+        values, count = measure(model, parameters, examples)
+        return values, Cost(measuring=count)
+    if kind == "noise":
+        return {name: _noise(p, seed, name) for name, p in parameters.items()}, Cost()
+    return {}, Cost()
+
+
+def _check_trainable(parameters: Mapping[str, Tensor]) -> None:
+    for name, parameter in parameters.items():
+        if not parameter.requires_grad:
+            raise PruningError(
+                f"gather: expected '{name}' to be trainable, but it is frozen; set its "
+                "requires_grad, or leave it out"
+            )
+
+
+def _noise(parameter: Tensor, seed: int, name: str) -> Tensor:
+    # By name, so that other layers and their order do not matter; on the CPU, so that the device
+    # does not.
+    generator = torch.Generator().manual_seed(derive_seed(seed, "scoring", "noise", name))
+    return torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+
+
+def _moved(
+    movement: Mapping[str, Tensor] | None, parameters: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    if movement is None:
+        raise PruningError(
+            "score 'movement': nothing has been trained yet, so no weight has moved; start from a "
+            "trained network (method.start), or use another score"
+        )
+    for name, parameter in parameters.items():
+        if name not in movement or movement[name].shape != parameter.shape:
+            got = f"shape {tuple(movement[name].shape)}" if name in movement else "none"
+            raise PruningError(
+                f"score 'movement': expected a sum of shape {tuple(parameter.shape)} for "
+                f"'{name}', got {got}; {did_you_mean(name, movement)}"
+            )
+    return {name: movement[name].detach().to(p.device) for name, p in parameters.items()}
