@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import infcop
 from infcop.errors import ConfigError, InfcopWarning, LayerCollapseError, PruningError
@@ -240,3 +241,17 @@ def test_what_can_not_be_is_refused_before_training(
         infcop.search(toy_model(), toy_task(), run_dir=tmp_path / "run", **settings)
     checkpoints = tmp_path / "run" / "checkpoints"
     assert not checkpoints.exists() or not list(checkpoints.glob("*.safetensors"))
+
+
+def test_levels_go_back_to_an_early_iteration(search: Search, tmp_path: Path) -> None:
+    whole = {"name": "lth", "rewind": {"to": "epoch", "passes": 1}}
+    early = {"name": "lth", "rewind": {"to": "epoch", "passes": 0.34}}
+    first = search(method=early, levels={"max_passes": 1})
+    places = [reading.passes for reading in first.record.dense.readings]
+    # Six batches a pass: the first step at which so many passes are made is the third.
+    assert places == [0.5, 1, 2]
+    assert all(level.rewound_to == "epoch" for level in first.record.levels)
+    other = search(method=whole, levels={"max_passes": 1})
+    assert not same_tensors(first.model, other.model)
+    values = load_file(first.run_dir / "checkpoints" / "rewind.safetensors")
+    assert values["0.weight"].shape == (6, 1, 3, 3)

@@ -141,7 +141,7 @@ class SearchConfig(Value):
         place = self.method.rewind.passes
         if self.method.rewind.to == "epoch" and place > self.dense.passes:
             raise ValueError(
-                f"method.rewind.passes ({place}) must not exceed dense.passes "
+                f"method.rewind.passes ({place:g}) must not exceed dense.passes "
                 f"({self.dense.passes}): there is no such place in the dense training"
             )
         return self

@@ -96,8 +96,9 @@ class Rewind(Value):
     """
 
     to: Literal["initialisation", "epoch", "warm-up", "learning-rate", "none"] = "initialisation"
-    passes: Annotated[int, Field(ge=1)] = 1
-    """With ``epoch`` only: passes of dense training after which the values are kept."""
+    passes: Positive = 1.0
+    """With ``epoch`` only: passes of dense training after which the values are kept, in whole
+    steps; 0.25 is an iteration a quarter of a pass from the start."""
     when: Literal["every-level", "end"] = "every-level"
     """Go back before each level, or search with the trained weights and go back once, before the
     final training."""

@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from infcop.core.float64 import to_float64
 from infcop.core.mask import Masks
 from infcop.core.names import did_you_mean
 from infcop.errors import FlowError
-from infcop.flow.float64 import to_float64
+from infcop.models.nodes import has_reentrant_checkpoint
 
 __all__ = [
     "FullGradient",
@@ -70,28 +71,14 @@ def batch_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str,
             f"got shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}; return the mean "
             "loss undetached, and measure outside torch.inference_mode"
         )
-    _refuse_reentrant_checkpoints(loss)
+    if has_reentrant_checkpoint(loss):
+        raise FlowError(
+            "gradient flow: expected activation checkpoints with use_reentrant=False, got a "
+            "reentrant one, whose gradients can't be had without touching .grad; change it, or "
+            "read from training"
+        )
     gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
     return dict(zip(parameters, gradients, strict=True))
-
-
-def _refuse_reentrant_checkpoints(loss: Tensor) -> None:
-    """Such a checkpoint hides what is inside it: its parameters would seem to have no gradient."""
-    stack = [loss.grad_fn]
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        if node is None:
-            continue
-        if node.name() == "CheckpointFunctionBackward":
-            raise FlowError(
-                "gradient flow: expected activation checkpoints with use_reentrant=False, got a "
-                "reentrant one, whose gradients can't be had without touching .grad; change it, or "
-                "read from training"
-            )
-        before = [following for following, _ in node.next_functions if following not in seen]
-        seen.update(before)
-        stack.extend(before)
 
 
 class GradientStatistics(Protocol):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from infcop.core.edges import Edge, Edges
+from infcop.core.float64 import to_float64
 from infcop.errors import FlowError
-from infcop.flow.float64 import to_float64
 
 __all__ = ["Centred", "Channels", "CoMoments", "EdgeMoments", "centred", "epsilon"]
 

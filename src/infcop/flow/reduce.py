@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import torch
 from torch import Tensor, distributed
 
+from infcop.core import processes
 from infcop.core.edges import Edge
+from infcop.core.float64 import to_float64
+from infcop.core.processes import carrier, facts_of_all, parts_of_all
 from infcop.errors import FlowError
-from infcop.flow.float64 import to_float64
 from infcop.flow.gradient import GradientStatistics
 from infcop.flow.moments import Channels, CoMoments, EdgeMoments
 
@@ -44,36 +45,21 @@ def agree(
         FlowError: Another process has failed, or measures something else; without this, this one
             would wait for it.
     """
-    mine = torch.tensor(
-        [error is not None, crc32(settings.encode())], device=_device(group, device)
+    processes.agree(
+        error, settings, group, device, failed=lambda sentence: FlowError(f"flow: {sentence}")
     )
-    everyone = [torch.empty_like(mine) for _ in range(group.size())]
-    distributed.all_gather(everyone, mine, group=group)
-    facts = torch.stack(everyone).tolist()
-    if error is not None:
-        raise error
-    if failed := sum(fact[0] for fact in facts):
-        raise FlowError(
-            f"flow: expected all {group.size()} processes to measure their share, but {failed}"
-            " failed; look for the error of the others"
-        )
-    if len({fact[1] for fact in facts}) > 1:
-        raise FlowError(
-            "flow: expected all processes to measure the same edges and parameters in the same "
-            f"way, got others than in this one: {settings}; make their meters alike"
-        )
 
 
 def reduced_counts(counts: tuple[int, ...], group: ProcessGroup, device: torch.device) -> list[int]:
     """Return counts added up over the processes."""
-    total = torch.tensor(counts, dtype=torch.int64, device=_device(group, device))
+    total = torch.tensor(counts, dtype=torch.int64, device=carrier(group, device))
     distributed.all_reduce(total, group=group)
     return [int(count) for count in total.tolist()]
 
 
 def reduce_tensor(tensor: Tensor, group: ProcessGroup) -> Tensor:
     """Return a tensor added up over the processes."""
-    total = tensor.to(_device(group, tensor.device), copy=True)
+    total = tensor.to(carrier(group, tensor.device), copy=True)
     distributed.all_reduce(total, group=group)
     return total.to(tensor.device)
 
@@ -84,21 +70,15 @@ def reduce_moments(moments: CoMoments, group: ProcessGroup, device: torch.device
     Every process tells its part to all, and all merge the parts in the order of the ranks. So one
     part at a time is in memory beside the result, and a process without examples takes part too.
     """
-    place = _device(group, device)
     home = to_float64(torch.empty(0, device=device)).device
-    facts = _all_facts(moments, group, place)
+    known = [
+        {edge: row for edge, row in zip(moments.edges, rows.tolist(), strict=True) if row[0]}
+        for rows in facts_of_all(_facts(moments), group, device)
+    ]
+    parts = parts_of_all(_packed(moments, home), group, device)
     joined = CoMoments(moments.edges)
-    for rank in range(group.size()):
-        known = {edge: row for edge, row in zip(moments.edges, facts[rank], strict=True) if row[0]}
-        if not known:
-            continue
-        if rank == group.rank():
-            flat = _packed(moments, place)
-        else:
-            length = sum(_length(row) for row in known.values())
-            flat = torch.empty(length, dtype=torch.float64, device=place)
-        distributed.broadcast(flat, distributed.get_global_rank(group, rank), group=group)
-        for edge, part in _unpacked(flat.to(home), known).items():
+    for rows, flat in zip(filter(None, known), parts, strict=True):
+        for edge, part in _unpacked(flat, rows).items():
             joined.absorb(edge, part)
     return joined
 
@@ -122,23 +102,13 @@ def first_values(values: list[float], group: ProcessGroup, device: torch.device)
     Each could have its own: a sum is split among the threads of a process, and with another number
     of them, or on another device, its last bits differ even where all that is summed is the same.
     """
-    flat = torch.tensor(values, dtype=torch.float64, device=_device(group, device))
+    flat = torch.tensor(values, dtype=torch.float64, device=carrier(group, device))
     distributed.broadcast(flat, distributed.get_global_rank(group, 0), group=group)
     return [float(value) for value in flat.tolist()]
 
 
-def _device(group: ProcessGroup, device: torch.device) -> torch.device:
-    """Return where a group's tensors have to be: on the CPU, unless a device has its own way."""
-    config = distributed.get_backend_config(group)
-    backends = dict(pair.split(":") for pair in config.split(","))
-    by_way_of_the_cpu = backends.get(device.type, "gloo") in ("gloo", "mpi")
-    return torch.device("cpu") if by_way_of_the_cpu else device
-
-
-def _all_facts(
-    moments: CoMoments, group: ProcessGroup, device: torch.device
-) -> list[list[list[float]]]:
-    """Return of every rank and edge the samples, both widths and both epsilons."""
+def _facts(moments: CoMoments) -> Tensor:
+    """Return of every edge the samples, both widths and both epsilons."""
     rows = []
     for edge in moments.edges:
         part = moments.parts.get(edge)
@@ -147,15 +117,7 @@ def _all_facts(
             if part is None
             else [part.n, *(len(e.mean) for e in part.ends), *(e.eps for e in part.ends)]
         )
-    mine = torch.tensor(rows, dtype=torch.float64, device=device)
-    everyone = [torch.empty_like(mine) for _ in range(group.size())]
-    distributed.all_gather(everyone, mine, group=group)
-    return [facts.tolist() for facts in everyone]
-
-
-def _length(row: list[float]) -> int:
-    producer, consumer = int(row[1]), int(row[2])
-    return 2 * (producer + consumer) + producer * consumer
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _packed(moments: CoMoments, device: torch.device) -> Tensor:
@@ -165,7 +127,7 @@ def _packed(moments: CoMoments, device: torch.device) -> Tensor:
         if (part := moments.parts.get(edge)) is not None
         for values in (*(t for end in part.ends for t in (end.mean, end.m2)), part.cxy)
     ]
-    return torch.cat(pieces).to(device)
+    return torch.cat([torch.empty(0, dtype=torch.float64, device=device), *pieces])
 
 
 def _unpacked(flat: Tensor, known: Mapping[Edge, list[float]]) -> dict[Edge, EdgeMoments]:

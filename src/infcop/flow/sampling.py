@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from infcop.core.edges import Edges
+from infcop.core.float64 import to_float64
 from infcop.core.names import did_you_mean
 from infcop.core.records import Flow
 from infcop.errors import FlowError
-from infcop.flow.float64 import to_float64
 from infcop.flow.information import correlation, inverse_deviation
 from infcop.flow.moments import CoMoments
 from infcop.flow.taps import Pass

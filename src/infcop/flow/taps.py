@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from infcop.core.edges import Edges, Layout, Tap
+from infcop.core.float64 import to_float64
 from infcop.core.names import did_you_mean
 from infcop.errors import FlowError
-from infcop.flow.float64 import to_float64
 from infcop.models.kinds import channel_axis, layer_kind
 from infcop.models.unwrap import uncompiled
 

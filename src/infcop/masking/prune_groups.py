@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,7 +79,11 @@ def group_scores(unit: Unit, reduce: Reduce, scores: Mapping[str, Tensor], masks
     if reduce == "max":
         return _together(np.maximum, unit, scores, masks, -math.inf)
     if reduce == "norm":
-        # A power of two changes no digit, and keeps squares within what float64 can hold.
+        if all(scores[name].dtype != torch.float64 for name in unit.tiles):
+            root: Numbers = np.sqrt(_together(np.add, unit, scores, masks, 0.0, Tensor.square_))
+            return root
+        # The squares of float64 may leave its range; a power of two keeps them in it and changes
+        # no digit.
         scale = _power_of_two(_together(np.maximum, unit, scores, masks, 0.0, _finite_size).max())
         squares = _together(np.add, unit, scores, masks, 0.0, lambda v: (v / scale).square())
         return np.sqrt(squares) * scale

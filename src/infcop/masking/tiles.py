@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ __all__ = ["Tiles", "head_tiles", "tiles_of"]
 Numbers = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-_PIECE = 2**18
+_PIECE = 2**17
 """Entries that are turned into float64 together: few enough to stay in the cache of a processor."""
+
+_WHOLE_ROWS: dict[Any, Callable[..., Tensor]] = {np.add: torch.sum, np.maximum: torch.amax}
+"""What takes the place of ``reduceat`` where there is one stretch of columns: it is faster."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ class Tiles:
             values: One for each entry of the weight.
             mask: Which of them count.
             dead: What a value that does not count is taken for.
-            change: What is done to the values beforehand, in float64.
+            change: What is done to the values beforehand, in float64; it may be done in place.
         """
         matrix = self.axes.outputs_first(values).flatten(1)
         alive = self.axes.outputs_first(mask).flatten(1)
@@ -76,8 +80,14 @@ class Tiles:
             for first in range(0, len(self.rows), step):
                 own = bounds[first : first + step + 1]
                 rows = slice(own[0], own[-1])
-                piece = change(matrix[rows].double()).masked_fill(~alive[rows], dead)
-                along = function.reduceat(piece.numpy(), self.columns, axis=1)
+                piece = change(matrix[rows].to(torch.float64, copy=True))
+                # Looking whether all are alive takes a small part of filling in the others.
+                if not alive[rows].numpy().all():
+                    piece.masked_fill_(~alive[rows], dead)
+                if len(self.columns) == 1:
+                    along = _WHOLE_ROWS[function](piece, dim=1, keepdim=True).numpy()
+                else:
+                    along = function.reduceat(piece.numpy(), self.columns, axis=1)
                 tiles = (
                     along
                     if len(along) == len(own) - 1

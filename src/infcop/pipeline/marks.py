@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from infcop.pipeline.context import Run
+from infcop.rewinding.policy import snapshot_place
 from infcop.stopping.build import named_passes, needed_floors
 from infcop.training.clock import Clock
 
@@ -16,9 +17,10 @@ def dense_marks(run: Run, clock: Clock) -> list[int]:
     """Return the steps at which the dense training is read: every pass, whatever the method.
 
     Randomness depends on the places where training is interrupted, so methods that are compared
-    must have the same ones.
+    must have the same ones. Only a place within a pass that levels rewind to is added.
     """
-    return marks(clock, 1, run.config.dense.passes)
+    place = snapshot_place(run.config.method.rewind, run.config.dense.warmup)
+    return marks(clock, 1, run.config.dense.passes, also=[] if place is None else [place])
 
 
 def level_marks(run: Run, clock: Clock, also: Iterable[float] = ()) -> list[int]:

@@ -27,7 +27,7 @@ def rewinds_levels(rewind: Rewind) -> bool:
     return not keeps_weights(rewind) and rewind.when == "every-level"
 
 
-def snapshot_place(rewind: Rewind, warmup: int) -> int | None:
+def snapshot_place(rewind: Rewind, warmup: int) -> float | None:
     """Return after how many passes of dense training the snapshot is taken, or None for never.
 
     Args:
@@ -38,7 +38,7 @@ def snapshot_place(rewind: Rewind, warmup: int) -> int | None:
         >>> snapshot_place(Rewind(to="initialisation"), warmup=8)
         0
         >>> snapshot_place(Rewind(to="epoch", passes=2), warmup=8)
-        2
+        2.0
     """
     if keeps_weights(rewind):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,14 @@ from infcop.scoring.evidence.gradient import mean_gradient
 from infcop.scoring.evidence.hessian import hessian_gradient
 from infcop.scoring.evidence.inputs import input_norms
 from infcop.scoring.evidence.squared import squared_gradient
-from infcop.scoring.evidence.synaptic import synaptic_flow
+from infcop.scoring.evidence.synaptic_once import synaptic_flow_once
+from infcop.scoring.evidence.together import Together
 from infcop.scoring.evidence.unit_correlation import unit_correlations
-from infcop.scoring.evidence.wide import beside
 from infcop.scoring.score_all import score_all
 from infcop.tasks.base import Task
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Evidence", "gather", "score_all"]
 
@@ -58,6 +61,7 @@ def gather(
     *,
     seed: int,
     movement: Mapping[str, Tensor] | None = None,
+    group: ProcessGroup | None = None,
 ) -> Evidence:
     """Gather what a score needs of the model and the data.
 
@@ -69,6 +73,12 @@ def gather(
     ``measuring_gradient``, and three for a product with the Hessian. The artificial example of the
     synaptic flow counts like any other.
 
+    Several processes, each with a model of the same weights and batches of its own, gather the
+    evidence of all their examples together: the same bits in each, which do not depend on who has
+    which examples, beyond rounding in float64. A process may have none. The cost is that of all of
+    them. Where one fails, all raise, and none waits for it. The first with a batch runs the
+    synaptic flow for all; noise and movement need nothing of the others.
+
     Args:
         score: Which score, with its settings.
         model: The model on its device, with its pruned weights at exactly zero.
@@ -78,11 +88,14 @@ def gather(
         seed: Noise depends on it and on the name of the parameter alone; what the model draws, on
             it and on nothing drawn before.
         movement: Sums of a :class:`~infcop.scoring.movement.MovementSum`, for the score of that
-            name.
+            name. Under distributed data parallel training they are those of all processes already,
+            since the gradients that they are made of are averaged.
+        group: The processes that gather together; None for this one alone. What the model draws
+            depends on the rank too.
 
     Raises:
         PruningError: There is no example, or what was gathered is not finite or tells nothing; the
-            message says what to change.
+            message says what to change. With ``group``, also if another process has failed.
         ModelError: A name is unknown, or the model writes to its parameters.
 
     Example:
@@ -95,16 +108,24 @@ def gather(
         (torch.Size([2, 2]), 4)
     """
     model = unwrapped(model)
-    parameters = get_parameters(model, names)
-    if SCORES[score.kind].evidence not in ("none", "noise", "movement"):
-        _check_trainable(parameters)
+    together = _together(group, score, model, names, seed)
     # What is made in inference mode could not be differentiated later.
-    with preserved_rng(), torch.inference_mode(False):
+    with preserved_rng(), torch.inference_mode(False), together.ending_alike():
+        parameters = get_parameters(model, names)
+        if SCORES[score.kind].evidence not in ("none", "noise", "movement"):
+            _check_trainable(parameters)
         if SCORES[score.kind].evidence == "movement":
             values, cost = _moved(movement, parameters), Cost()
         else:
-            found, cost = _found(score, model, parameters, task, batches, seed)
-            values = {name: beside(value, parameters[name]) for name, value in found.items()}
+            place = ("scoring", together.rank) if together.rank else ("scoring",)
+            examples = Examples(task, batches, derive_seed(seed, *place), together)
+            found, cost = _found(score, model, parameters, examples, seed)
+            values = {name: _beside(value, parameters[name]) for name, value in found.items()}
+        _check_finite(score, values)
+    return Evidence(values, cost)
+
+
+def _check_finite(score: Score, values: Mapping[str, Tensor]) -> None:
     for name, value in values.items():
         if not bool(value.isfinite().all()):
             raise PruningError(
@@ -112,18 +133,25 @@ def gather(
                 f"'{name}'; look for non-finite inputs, weights or losses, or train with a smaller "
                 "learning rate"
             )
-    return Evidence(values, cost)
+
+
+def _together(
+    group: ProcessGroup | None, score: Score, model: nn.Module, names: Sequence[str], seed: int
+) -> Together:
+    known = dict(model.named_parameters(remove_duplicate=False))
+    shapes = {name: tuple(known[name].shape) for name in names if name in known}
+    settings = f"{score!r} with seed {seed} of {shapes}"
+    device = next((parameter.device for parameter in known.values()), None)
+    return Together(group, settings, device)
 
 
 def _found(
     score: Score,
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
-    task: Task,
-    batches: Callable[[], Iterable[Any]],
+    examples: Examples,
     seed: int,
 ) -> tuple[Mapping[str, Tensor], Cost]:
-    examples = Examples(task, batches, derive_seed(seed, "scoring"))
     kind = SCORES[score.kind].evidence
     if isinstance(score, Snip | Taylor):
         mean = mean_gradient(model, parameters, examples, train=score.mode == "train")
@@ -141,10 +169,7 @@ def _found(
         mean = squared_gradient(model, parameters, examples)
         return mean.values(), Cost(measuring_gradient=mean.examples)
     if isinstance(score, SynFlow):
-        _, batch = next(iter(examples))
-        return synaptic_flow(
-            model, tuple(parameters), task.inputs(batch), any_activation=score.any_activation
-        )
+        return synaptic_flow_once(model, parameters, examples, any_activation=score.any_activation)
     if kind in ("input-norm", "input-correlation"):
         measure = input_norms if kind == "input-norm" else unit_correlations
         values, count = measure(model, parameters, examples)
@@ -168,6 +193,15 @@ def _noise(parameter: Tensor, seed: int, name: str) -> Tensor:
     # does not.
     generator = torch.Generator().manual_seed(derive_seed(seed, "scoring", "noise", name))
     return torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+
+
+def _beside(evidence: Tensor, weight: Tensor) -> Tensor:
+    """Return evidence on the device of its weight, in float64 where that device has it.
+
+    Squares of gradients and products of many layers leave the range of float32.
+    """
+    dtype = torch.float32 if weight.device.type == "mps" else torch.float64
+    return evidence.detach().to(dtype).to(weight.device)
 
 
 def _moved(

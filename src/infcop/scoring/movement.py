@@ -49,6 +49,9 @@ class MovementSum:
     about 1e-7 of a sum's largest part per step, far less than the gradients of other batches would
     change it, and some accelerators have no float64.
 
+    Under distributed data parallel training every process has the same sums, since the gradients
+    are averaged over the processes before they are listened to: nothing is left to join.
+
     Args:
         parameters: The weights by name.
 

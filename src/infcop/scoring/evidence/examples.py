@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from infcop.core.rng import seed_all
 from infcop.errors import PruningError
+from infcop.scoring.evidence.together import Together, no_example
 from infcop.tasks.base import Task
 
 __all__ = ["Examples", "single_examples"]
@@ -24,17 +25,20 @@ class Examples:
         task: Says how large a batch is and what its loss is.
         batches: Gives the batches anew, the same each time.
         seed: Set before each time through, for models that draw: dropout, for instance.
+        together: Who else has examples that count as much as these.
     """
 
     task: Task
     batches: Callable[[], Iterable[Any]]
     seed: int
+    together: Together = field(default_factory=Together)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         """Yield the batches that hold anything, with their sizes.
 
         Raises:
-            PruningError: There is none, which shows at the end.
+            PruningError: There is none, which shows at the end. With others, it is theirs to say
+                whether they have none either.
         """
         seed_all(self.seed)
         found = False
@@ -43,12 +47,8 @@ class Examples:
             if size > 0:
                 found = True
                 yield size, batch
-        if not found:
-            raise PruningError(
-                "scoring: expected at least one batch with an example, got none; give a loader "
-                "that yields some (a large batch size with drop_last leaves none of a small set), "
-                "or a score that needs no data"
-            )
+        if not found and self.together.group is None:
+            raise no_example()
 
 
 def single_examples(task: Task, batch: Any, size: int) -> Iterator[Any]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from infcop.core.float64 import to_float64
 from infcop.errors import PruningError
+from infcop.models.nodes import has_reentrant_checkpoint
 from infcop.scoring.evidence.examples import Examples
 from infcop.scoring.evidence.measuring import measuring
-from infcop.scoring.evidence.nodes import nodes_behind
-from infcop.scoring.evidence.wide import wide
+from infcop.scoring.evidence.together import Together
 
 __all__ = ["WeightedMean", "loss_gradients", "mean_gradient"]
 
@@ -37,9 +38,25 @@ class WeightedMean:
         self.examples += examples
         for name, mean in means.items():
             if name in self._sums:
-                self._sums[name].add_(wide(mean), alpha=examples)
+                self._sums[name].add_(to_float64(mean), alpha=examples)
             else:
-                self._sums[name] = wide(mean) * examples
+                self._sums[name] = to_float64(mean) * examples
+
+    def joined(self, parameters: Mapping[str, Tensor], together: Together) -> WeightedMean:
+        """Return the mean over the examples of all processes.
+
+        Raises:
+            PruningError: There is none.
+        """
+        if together.group is None:
+            return self
+        mean = WeightedMean()
+        with together.joining():
+            mean.examples = together.total(self.examples)
+            for name, parameter in parameters.items():
+                total = together.summed(self._sums.get(name))
+                mean._sums[name] = total.reshape(parameter.shape)
+        return mean
 
     def values(self) -> dict[str, Tensor]:
         """Return the means over all examples."""
@@ -68,7 +85,11 @@ def loss_gradients(
             f"shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}; return the mean loss "
             "undetached, computed from trainable parameters"
         )
-    _refuse_reentrant_checkpoints(loss)
+    if has_reentrant_checkpoint(loss):
+        raise PruningError(
+            "scoring: expected activation checkpoints with use_reentrant=False, got a reentrant "
+            "one, which hides the gradients of the layers inside; change it"
+        )
     gradients = torch.autograd.grad(
         loss, list(parameters.values()), create_graph=create_graph, materialize_grads=True
     )
@@ -80,8 +101,9 @@ def mean_gradient(
 ) -> WeightedMean:
     r"""Return :math:`\frac{1}{N} \sum_b B_b \, \partial L_b / \partial w`, summed in float64.
 
-    So it does not depend on how the examples are split into batches, beyond the rounding of each
-    batch's own gradient. With batch statistics it does: every batch is then normalised by itself.
+    Over the examples of all processes that gather together. So it does not depend on how they are
+    split into batches and processes, beyond the rounding of each batch's own gradient. With batch
+    statistics it does: every batch is then normalised by itself.
 
     Args:
         model: The model.
@@ -104,13 +126,4 @@ def mean_gradient(
     with measuring(model, train=train, gradients=True):
         for size, batch in examples:
             mean.add(loss_gradients(examples.task.training_step(model, batch), parameters), size)
-    return mean
-
-
-def _refuse_reentrant_checkpoints(loss: Tensor) -> None:
-    """Such a checkpoint hides what is inside it: its parameters would seem to have no gradient."""
-    if any(node.name() == "CheckpointFunctionBackward" for node in nodes_behind([loss])):
-        raise PruningError(
-            "scoring: expected activation checkpoints with use_reentrant=False, got a reentrant "
-            "one, which hides the gradients of the layers inside; change it"
-        )
+    return mean.joined(parameters, examples.together)

@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from infcop.errors import PruningError
 from infcop.models.nested import mapped, tensors_in
+from infcop.models.nodes import nodes_behind
 from infcop.scoring.evidence.examples import Examples
 from infcop.scoring.evidence.gradient import WeightedMean, loss_gradients, mean_gradient
 from infcop.scoring.evidence.measuring import measuring
-from infcop.scoring.evidence.nodes import nodes_behind
 
 __all__ = ["hessian_gradient"]
 
@@ -31,7 +31,8 @@ def hessian_gradient(
     r"""Return :math:`H g` of the mean loss over all examples, with respect to the weights given.
 
     Two passes over the data: one sums up :math:`g`, the other the products of each batch's Hessian
-    with it, :math:`\frac{1}{N} \sum_b B_b H_b g`. All outputs of the model are divided by the
+    with it, :math:`\frac{1}{N} \sum_b B_b H_b g`. Several processes join :math:`g` between the two,
+    so that each multiplies with the same one. All outputs of the model are divided by the
     temperature, before the loss (Wang et al. 2020, arXiv 2002.07376; the public code of arXiv
     2006.05467). Weights that are exactly zero count as pruned: they have no part in :math:`g`.
 
@@ -59,7 +60,7 @@ def hessian_gradient(
     """
     products = WeightedMean()
     # Fused attention has no second derivatives.
-    with _divided_outputs(model, temperature), sdpa_kernel(SDPBackend.MATH):
+    with _divided_outputs(model, temperature) as divided, sdpa_kernel(SDPBackend.MATH):
         gradient = mean_gradient(model, parameters, examples, train=train).values()
         vectors = {
             name: gradient[name].to(p.device, p.dtype).masked_fill(p.detach() == 0, 0)
@@ -69,7 +70,14 @@ def hessian_gradient(
             for size, batch in examples:
                 loss = examples.task.training_step(model, batch)
                 products.add(_product(loss, parameters, vectors), size)
-    return products
+    # A process without examples calls nothing.
+    if temperature != 1 and products.examples and not divided:
+        raise PruningError(
+            f"score 'grasp': expected task.training_step to call the model, so that the "
+            f"temperature ({temperature:g}) can divide its outputs, but it calls only parts of it; "
+            "call model(...), or set score.temperature to 1"
+        )
+    return products.joined(parameters, examples.together)
 
 
 def _product(
@@ -110,28 +118,22 @@ def _not_twice(reason: str) -> PruningError:
 
 
 @contextmanager
-def _divided_outputs(model: nn.Module, temperature: float) -> Iterator[None]:
+def _divided_outputs(model: nn.Module, temperature: float) -> Iterator[set[str]]:
+    """Divide while the context lasts; yields what kinds of outputs have been divided."""
+    divided: set[str] = set()
     if temperature == 1:
-        yield
+        yield divided
         return
-    calls = 0
 
     def divide(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        nonlocal calls
-        calls += 1
+        divided.add(type(output).__name__)
         return _divided(output, temperature)
 
     handle = model.register_forward_hook(divide)
     try:
-        yield
+        yield divided
     finally:
         handle.remove()
-    if calls == 0:
-        raise PruningError(
-            f"score 'grasp': expected task.training_step to call the model, so that the "
-            f"temperature ({temperature:g}) can divide its outputs, but it calls only parts of it; "
-            "call model(...), or set score.temperature to 1"
-        )
 
 
 def _divided(output: Any, temperature: float) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infcop.core.edges import Tap
+from infcop.core.float64 import to_float64
 from infcop.models.calling import call
 from infcop.scoring.evidence.examples import Examples
 from infcop.scoring.evidence.layers import (
@@ -19,7 +20,6 @@ from infcop.scoring.evidence.layers import (
     over_weight,
 )
 from infcop.scoring.evidence.measuring import measuring
-from infcop.scoring.evidence.wide import wide
 
 __all__ = ["input_norms"]
 
@@ -29,10 +29,10 @@ def input_norms(
 ) -> tuple[dict[str, Tensor], int]:
     r"""Return :math:`\|x_j\|_2 / \sqrt{P}` for the input that each weight multiplies.
 
-    Over all :math:`P` positions of all examples, in evaluation mode, in float64: of a linear layer
-    the features at all places of a sequence, of a convolution the channels at all places of an
-    image, without padding. Where a weight is used by several layers, or several times in a forward
-    pass, the squares of its uses are added up.
+    Over all :math:`P` positions of all examples of all processes, in evaluation mode, in float64:
+    of a linear layer the features at all places of a sequence, of a convolution the channels at
+    all places of an image, without padding. Where a weight is used by several layers, or several
+    times in a forward pass, the squares of its uses are added up.
 
     Args:
         model: The model.
@@ -54,14 +54,13 @@ def input_norms(
         ({'weight': tensor([[3., 1.]], dtype=torch.float64)}, 2)
     """
     layers = layers_of(model, parameters)
-    squares: dict[Tap, Tensor] = {}
-    positions: dict[Tap, int] = {}
+    sums: dict[Tap, Tensor] = {}
+    """Of every call the number of positions, then of every channel the sum of squares."""
 
     def observe(tap: Tap, module: nn.Module, given: Tensor, _output: Tensor) -> None:
-        flat = channels_last(module, given)
-        total = wide(flat).square().sum(dim=0)
-        squares[tap] = squares[tap] + total if tap in squares else total
-        positions[tap] = positions.get(tap, 0) + len(flat)
+        flat = to_float64(channels_last(module, given))
+        total = torch.cat([flat.new_tensor([len(flat)]), flat.square().sum(dim=0)])
+        sums[tap] = sums[tap] + total if tap in sums else total
 
     count = 0
     with (
@@ -72,10 +71,14 @@ def input_norms(
             begin()
             call(model, examples.task.inputs(batch))
             count += size
+    together = examples.together
+    with together.joining():
+        count = together.total(count)
+        sums = {tap: together.summed(sums.get(tap)) for tap in together.taps(sums, layers)}
     norms = {}
-    for name, taps in by_weight(parameters, layers, squares).items():
+    for name, taps in by_weight(parameters, layers, sums).items():
         uses = [
-            over_weight(layers[tap[0]], _grouped(layers[tap[0]], squares[tap] / positions[tap]))
+            over_weight(layers[tap[0]], _grouped(layers[tap[0]], sums[tap][1:] / sums[tap][0]))
             for tap in taps
         ]
         norms[name] = reduce(torch.add, uses).sqrt()

@@ -43,6 +43,27 @@ class PairMoments:
         self._products = torch.zeros(())
         self._eps = 0.0
 
+    @classmethod
+    def unpacked(cls, flat: Tensor) -> PairMoments:
+        """Return the moments that :meth:`packed` has made a vector of."""
+        examples, groups, inputs, outputs = (int(value) for value in flat[:4].tolist())
+        moments = cls(groups)
+        moments.examples, moments._eps = examples, float(flat[4])
+        widths = (inputs, outputs)
+        sizes = [groups * width for width in (*widths, *widths, inputs * outputs)]
+        *ends, products = flat[5:].split_with_sizes(sizes)
+        shaped = [end.reshape(groups, -1) for end in ends]
+        moments._means, moments._squares = shaped[:2], shaped[2:]
+        moments._products = products.reshape(groups, inputs, outputs)
+        return moments
+
+    def packed(self) -> Tensor:
+        """Return everything as one vector, float64."""
+        groups, inputs, outputs = self._products.shape
+        head = [self.examples, groups, inputs, outputs, self._eps]
+        tensors = (*self._means, *self._squares, self._products)
+        return torch.cat([tensors[0].new_tensor(head), *(t.flatten() for t in tensors)])
+
     @torch.no_grad()
     def add(self, inputs: Tensor, outputs: Tensor, eps: float) -> None:
         """Take in a batch.
@@ -52,23 +73,35 @@ class PairMoments:
             outputs: ``[B, G * O]``, float64.
             eps: The machine epsilon of the numbers that these were averaged from.
         """
-        count = len(inputs)
+        part = PairMoments(self._groups)
+        part.examples, part._eps = len(inputs), eps
         means, deviations = zip(*(self._centred(v) for v in (inputs, outputs)), strict=True)
-        squares = [d.square().sum(dim=1) for d in deviations]
-        products = deviations[0].mT @ deviations[1]
-        self._eps = max(self._eps, eps)
+        part._means, part._squares = list(means), [d.square().sum(dim=1) for d in deviations]
+        part._products = deviations[0].mT @ deviations[1]
+        self.absorb(part)
+
+    @torch.no_grad()
+    def absorb(self, other: PairMoments) -> None:
+        """Take in the moments of other examples, which stay as they are.
+
+        Entry by entry, so that the same parts give the same bits everywhere.
+        """
+        means, squares, products = other._means, other._squares, other._products
         if self.examples:
-            total = self.examples + count
-            weight = self.examples * count / total
+            total = self.examples + other.examples
+            weight = self.examples * other.examples / total
             deltas = [new - old for new, old in zip(means, self._means, strict=True)]
-            means = tuple(m + d * (count / total) for m, d in zip(self._means, deltas, strict=True))
+            share = other.examples / total
+            means = [m + d * share for m, d in zip(self._means, deltas, strict=True)]
             squares = [
-                one + other + delta.square() * weight
-                for one, other, delta in zip(squares, self._squares, deltas, strict=True)
+                new + old + delta.square() * weight
+                for new, old, delta in zip(squares, self._squares, deltas, strict=True)
             ]
-            products += self._products + deltas[0][:, :, None] * deltas[1][:, None] * weight
-        self._means, self._squares, self._products = list(means), squares, products
-        self.examples += count
+            moved = deltas[0][:, :, None] * deltas[1][:, None] * weight
+            products = products + (self._products + moved)
+        self._means, self._squares, self._products = means, squares, products
+        self._eps = max(self._eps, other._eps)
+        self.examples += other.examples
 
     def correlations(self) -> Tensor:
         """Return Pearson's correlations, ``[G, I, O]`` in [-1, 1]; 0 for constant units.

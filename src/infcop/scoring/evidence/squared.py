@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from infcop.core.float64 import to_float64
 from infcop.scoring.evidence.examples import Examples, single_examples
 from infcop.scoring.evidence.gradient import WeightedMean, loss_gradients
 from infcop.scoring.evidence.measuring import measuring
-from infcop.scoring.evidence.wide import wide
 
 __all__ = ["squared_gradient"]
 
@@ -20,7 +20,8 @@ def squared_gradient(
 ) -> WeightedMean:
     r"""Return :math:`\frac{1}{N} \sum_n (\partial L_n / \partial w)^2`, in evaluation mode.
 
-    One backward pass for every example, so neither the order nor the batches matter.
+    One backward pass for every example, so neither the order nor the batches matter, nor which
+    process has which.
 
     Args:
         model: The model.
@@ -47,10 +48,10 @@ def squared_gradient(
             for one in single_examples(task, batch, size):
                 gradients = loss_gradients(task.training_step(model, one), parameters)
                 mean.add({name: _squared(g) for name, g in gradients.items()}, examples=1)
-    return mean
+    return mean.joined(parameters, examples.together)
 
 
 @torch.no_grad()
 def _squared(gradient: Tensor) -> Tensor:
     # Squared in float64: small gradients must not vanish.
-    return wide(gradient).square()
+    return to_float64(gradient).square()

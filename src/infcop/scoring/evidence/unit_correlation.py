@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from infcop.core.edges import Layout, Tap
+from infcop.core.float64 import to_float64
 from infcop.errors import PruningError
-from infcop.models.calling import Inputs, call
+from infcop.models.calling import call
 from infcop.models.kinds import channel_axis
-from infcop.models.layout import find_layouts, fingerprint
-from infcop.models.trace import record_calls
 from infcop.scoring.evidence.examples import Examples
 from infcop.scoring.evidence.layers import by_weight, layers_of, listened, over_weight
+from infcop.scoring.evidence.layouts import layouts_of
 from infcop.scoring.evidence.measuring import measuring
 from infcop.scoring.evidence.pairs import PairMoments
-from infcop.scoring.evidence.wide import wide
+from infcop.scoring.evidence.together import Together
 
 __all__ = ["unit_correlations"]
-
-_PASSES_OF_TRACE = 3
-"""Forward passes of one batch that tell where the examples are."""
 
 
 def unit_correlations(
@@ -35,7 +32,8 @@ def unit_correlations(
     does not matter that a convolution may have fewer positions after it than before it. In
     evaluation mode, in float64. A unit that does not vary has correlation 0. Where a weight is used
     by several layers, or several times in a forward pass, the correlations of its uses are added
-    up. Where a model has the examples is found on the first batch that holds several.
+    up. Where a model has the examples is found on the first batch that holds several. Of several
+    processes, the correlations are those of all their examples together, not averages.
 
     Args:
         model: The model.
@@ -60,14 +58,14 @@ def unit_correlations(
         1.0
     """
     layers = layers_of(model, parameters)
-    layout_of, traced = _layouts(model, layers, examples)
+    layouts, traced = layouts_of(model, layers, examples)
     moments: dict[Tap, PairMoments] = {}
     count = size = 0
 
     def observe(tap: Tap, module: nn.Module, given: Tensor, output: Tensor) -> None:
-        layout = layout_of(tap)
+        layout = _layout(tap, layouts)
         if tap not in moments:
-            moments[tap] = PairMoments(getattr(module, "groups", 1))
+            moments[tap] = PairMoments(_groups(module))
         moments[tap].add(
             _pooled(tap[0], module, given, layout, size),
             _pooled(tap[0], module, output, layout, size),
@@ -82,11 +80,40 @@ def unit_correlations(
             begin()
             call(model, examples.task.inputs(batch))
             count += size
+    together = examples.together
+    with together.joining():
+        count = together.total(count)
+        moments = {
+            tap: _joined(PairMoments(_groups(layers[tap[0]])), moments.get(tap), together)
+            for tap in together.taps(moments, layers)
+        }
     found = {}
     for name, taps in by_weight(parameters, layers, moments).items():
         uses = [_correlations(tap, moments[tap], layers[tap[0]]) for tap in taps]
         found[name] = reduce(torch.add, uses)
     return found, count + traced
+
+
+def _joined(empty: PairMoments, mine: PairMoments | None, together: Together) -> PairMoments:
+    """Return the moments of a call over the examples of all processes."""
+    for part in together.parts(None if mine is None else mine.packed()):
+        empty.absorb(PairMoments.unpacked(part))
+    return empty
+
+
+def _groups(layer: nn.Module) -> int:
+    return int(getattr(layer, "groups", 1))
+
+
+def _layout(tap: Tap, layouts: Mapping[Tap, Layout | None]) -> Layout:
+    layout = layouts.get(tap, Layout())
+    if layout is None:
+        raise PruningError(
+            f"score 'correlation': expected the examples to have a place of their own in the "
+            f"output of layer '{tap[0]}', but they have none; exclude its weight "
+            "(method.exclude), or use another score"
+        )
+    return layout
 
 
 def _correlations(tap: Tap, moments: PairMoments, layer: nn.Module) -> Tensor:
@@ -96,35 +123,6 @@ def _correlations(tap: Tap, moments: PairMoments, layer: nn.Module) -> Tensor:
             f"{moments.examples}; one example has no correlations, so give more data"
         )
     return over_weight(layer, moments.correlations().abs())
-
-
-def _layouts(
-    model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples
-) -> tuple[Callable[[Tap], Layout], int]:
-    """Return where the examples are in the outputs, and how many examples it took to find out."""
-    # The first batch with several: with one example it can't be seen where it is.
-    size = 0
-    inputs: Inputs = ()
-    for size, batch in examples:
-        inputs = examples.task.inputs(batch)
-        if size > 1:
-            break
-    calls = record_calls(model, inputs, layers, fingerprint)
-    prints = {tap: one.observed for tap, one in calls.items()}
-    # The autograd graph holds all activations; it goes before others are made.
-    del calls
-    layouts = find_layouts(model, inputs, layers, prints, size)
-
-    def layout_of(tap: Tap) -> Layout:
-        if tap in prints and tap not in layouts:
-            raise PruningError(
-                f"score 'correlation': expected the examples to have a place of their own in the "
-                f"output of layer '{tap[0]}', but they have none; exclude its weight "
-                "(method.exclude), or use another score"
-            )
-        return layouts.get(tap, Layout())
-
-    return layout_of, _PASSES_OF_TRACE * size
 
 
 def _pooled(name: str, module: nn.Module, value: Tensor, layout: Layout, size: int) -> Tensor:
@@ -140,7 +138,7 @@ def _pooled(name: str, module: nn.Module, value: Tensor, layout: Layout, size: i
             f"{layout.axis} at layer '{name}', got shape {tuple(value.shape)}; give batches with "
             "inputs of one size"
         )
-    moved = wide(value.detach().movedim((layout.axis, channels), (0, 1)))
+    moved = to_float64(value.detach().movedim((layout.axis, channels), (0, 1)))
     rows = moved.flatten(2).mean(dim=2) if moved.ndim > 2 else moved
     if layout.example_first:
         return rows.reshape(size, layout.fold, -1).mean(dim=1)

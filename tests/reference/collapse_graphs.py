@@ -1,0 +1,314 @@
+"""Random networks for collapsing: graphs of layers over images, blocks over tokens."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["RandomNet", "RandomTokens", "mlp", "with_statistics"]
+
+ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Hardswish, nn.Sigmoid, nn.Tanh, nn.Identity)
+
+
+class RandomNet(nn.Module):
+    """A random graph of layers over images, drawn from a seed.
+
+    Values are kept in a list; each step takes some of them and appends its result. At the end all
+    values that nothing has used are pooled, joined and classified, so that every branch matters.
+    """
+
+    def __init__(self, seed: int, steps: int = 7, channels: int = 3) -> None:
+        super().__init__()
+        self.draw = random.Random(seed)
+        self.steps = nn.ModuleList()
+        self.sources: list[tuple[int, ...]] = []
+        self.sizes = [(channels, 0)]  # channels, and how often the image was halved
+        for _ in range(steps):
+            self._append(self.draw.randrange(len(self.sizes)))
+        used = {at for sources in self.sources for at in sources}
+        self.ends = [at for at in range(1, len(self.sizes)) if at not in used]
+        side = self.draw.choice((1, 2))
+        self.pool = nn.AdaptiveAvgPool2d(side)
+        features = sum(self.sizes[at][0] for at in self.ends) * side**2
+        self.head = nn.Sequential(
+            nn.Linear(features, 6), self.draw.choice(ACTIVATIONS)(), nn.Linear(6, 3)
+        )
+        with_statistics(self, seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [x]
+        for step, sources in zip(self.steps, self.sources, strict=True):
+            values.append(step(*(values[at] for at in sources)))
+        pooled = [self.pool(values[at]).flatten(1) for at in self.ends]
+        return self.head(torch.cat(pooled, dim=1))
+
+    def _append(self, source: int) -> None:
+        channels, halved = self.sizes[source]
+        alike = [at for at, size in enumerate(self.sizes) if size[1] == halved]
+        other = self.draw.choice(alike)
+        kind = self.draw.choice(
+            (
+                *("conv", "conv", "residual", "residual", "concat", "gate", "pool", "shuffle"),
+                *("halves", "transposed", "group norm", "sum"),
+            )
+        )
+        even = channels % 2 == 0
+        if kind == "residual":
+            self._add(Residual(self._block(channels, channels)), (source,), channels, halved)
+        elif kind == "concat":
+            self._add(Concat(), (source, other), channels + self.sizes[other][0], halved)
+        elif kind == "gate":
+            self._add(Gate(channels), (source,), channels, halved)
+        elif kind == "pool":
+            pool = self.draw.choice((nn.MaxPool2d, nn.AvgPool2d))(3, 1, padding=1)
+            self._add(pool, (source,), channels, halved)
+        elif kind == "shuffle" and even:
+            self._add(Shuffle(2), (source,), channels, halved)
+        elif kind == "halves" and even and channels > 2:
+            block = self._block(channels // 2, channels // 2)
+            self._add(Halves(block), (source,), channels, halved)
+        elif kind == "transposed" and halved:
+            layer = nn.ConvTranspose2d(channels, 4, 2, stride=2, bias=self.draw.random() < 0.5)
+            self._add(layer, (source,), 4, halved - 1)
+        elif kind == "group norm":
+            self._add(nn.GroupNorm(2 if even else 1, channels), (source,), channels, halved)
+        elif kind == "sum":
+            adapt = nn.Conv2d(self.sizes[other][0], channels, 1, bias=self.draw.random() < 0.5)
+            self._add(Sum(adapt), (source, other), channels, halved)
+        else:
+            out = self.draw.choice((4, 6, 8, channels))
+            stride = self.draw.choice((1, 1, 2)) if halved < 2 else 1
+            block = self._block(channels, out, stride)
+            self._add(block, (source,), out, halved + (stride == 2))
+
+    def _add(self, step: nn.Module, sources: tuple[int, ...], channels: int, halved: int) -> None:
+        self.steps.append(step)
+        self.sources.append(sources)
+        self.sizes.append((channels, halved))
+
+    def _block(self, channels: int, out: int, stride: int = 1) -> nn.Module:
+        """A convolution, perhaps grouped or depthwise, perhaps normalised, with an activation."""
+        draw = self.draw
+        kernel = draw.choice((1, 3))
+        common = [g for g in (1, 2, 3, 4, channels) if channels % g == 0 and out % g == 0]
+        parts: list[nn.Module] = [
+            nn.Conv2d(
+                channels,
+                out,
+                kernel,
+                stride,
+                padding=kernel // 2,
+                groups=draw.choice((1, 1, *common)),
+                bias=draw.random() < 0.5,
+                padding_mode=draw.choice(("zeros", "zeros", "circular", "replicate")),
+            )
+        ]
+        if draw.random() < 0.5:
+            parts.append(nn.BatchNorm2d(out))
+        parts.append(nn.PReLU(out) if draw.random() < 0.1 else draw.choice(ACTIVATIONS)())
+        return nn.Sequential(*parts)
+
+
+class Residual(nn.Module):
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block(x)
+
+
+class Sum(nn.Module):
+    def __init__(self, adapt: nn.Module) -> None:
+        super().__init__()
+        self.adapt = adapt
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + self.adapt(y)
+
+
+class Concat(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([x, y], dim=1)
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, 3, 1), nn.ReLU(inplace=True))
+        self.expand = nn.Sequential(nn.Conv2d(3, channels, 1), nn.Hardsigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.expand(self.squeeze(x.mean((2, 3), keepdim=True)))
+
+
+class Shuffle(nn.Module):
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, *side = x.shape
+        x = x.view(batch, self.groups, channels // self.groups, *side)
+        return x.transpose(1, 2).reshape(batch, channels, *side)
+
+
+class Halves(nn.Module):
+    """Only one half of the channels is computed with."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = x.chunk(2, dim=1)
+        return torch.cat([self.block(one), other], dim=1)
+
+
+class RandomTokens(nn.Module):
+    """A random stack of blocks over sequences of tokens, drawn from a seed.
+
+    The tokens are looked up or projected; blocks attend, mix channels or positions, with or
+    without normalisation before them and a sum around them.
+    """
+
+    def __init__(self, seed: int, blocks: int = 3, length: int = 5) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        self.looked_up = draw.random() < 0.5
+        width = draw.choice((8, 12))
+        self.first = nn.Embedding(9, width) if self.looked_up else nn.Linear(4, width)
+        self.places = nn.Parameter(torch.zeros(1, length, width)) if draw.random() < 0.5 else None
+        self.blocks = nn.ModuleList()
+        for _ in range(blocks):
+            block: nn.Module = draw.choice((Attention, Attention, Gated, Channels, Positions))(
+                draw, width, length
+            )
+            norm = draw.choice((nn.Identity, nn.Identity, nn.LayerNorm, nn.RMSNorm))
+            block = nn.Sequential(nn.Identity() if norm is nn.Identity else norm(width), block)
+            self.blocks.append(Residual(block) if draw.random() < 0.7 else block)
+        self.pooled = draw.random() < 0.5
+        self.last = nn.Linear(width, 3)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if self.places is not None:
+            x = x + self.places
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x.mean(dim=1) if self.pooled else x[:, 0])
+
+    def example(self, seed: int, batch: int = 2, length: int = 5) -> Tensor:
+        """Return inputs."""
+        generator = torch.Generator().manual_seed(seed)
+        if self.looked_up:
+            return torch.randint(9, (batch, length), generator=generator)
+        return torch.randn(batch, length, 4, generator=generator)
+
+
+class Attention(nn.Module):
+    """Attention of several heads: packed or separate projections, fused or written out."""
+
+    def __init__(self, draw: random.Random, width: int, length: int) -> None:
+        super().__init__()
+        del length
+        self.num_heads, self.head_dim = draw.choice(((2, 3), (4, 3), (4, 2), (2, 5)))
+        self.packed, self.fused = draw.random() < 0.5, draw.random() < 0.6
+        self.shared_keys = not self.packed and draw.random() < 0.3
+        self.scale = 0.5
+        inner = self.num_heads * self.head_dim
+        if self.packed:
+            self.qkv = nn.Linear(width, 3 * inner, bias=draw.random() < 0.5)
+        else:
+            keys = inner // 2 if self.shared_keys else inner
+            self.query = nn.Linear(width, inner)
+            self.key = nn.Linear(width, keys, bias=draw.random() < 0.5)
+            self.value = nn.Linear(width, keys, bias=draw.random() < 0.5)
+        self.out = nn.Linear(inner, width, bias=draw.random() < 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        if self.packed:
+            parts = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
+            query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            query, key, value = (
+                layer(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
+                for layer in (self.query, self.key, self.value)
+            )
+        if self.shared_keys:
+            key, value = (one.repeat_interleave(2, dim=1) for one in (key, value))
+        if self.fused:
+            mixed = functional.scaled_dot_product_attention(query, key, value)
+        else:
+            mixed = (query @ key.transpose(-2, -1) * self.scale).softmax(dim=-1) @ value
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Gated(nn.Module):
+    """Two projections that multiply each other, packed or apart."""
+
+    def __init__(self, draw: random.Random, width: int, length: int) -> None:
+        super().__init__()
+        del length
+        self.packed = draw.random() < 0.5
+        inner = draw.choice((6, 10))
+        self.up = nn.Linear(width, 2 * inner if self.packed else inner)
+        self.gate = nn.Identity() if self.packed else nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width, bias=draw.random() < 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.packed:
+            one, other = self.up(x).chunk(2, dim=-1)
+            return self.down(one * functional.silu(other))
+        return self.down(self.up(x) * functional.silu(self.gate(x)))
+
+
+class Channels(nn.Sequential):
+    def __init__(self, draw: random.Random, width: int, length: int) -> None:
+        del length
+        inner = draw.choice((6, 16))
+        up, down = nn.Linear(width, inner), nn.Linear(inner, width, bias=draw.random() < 0.5)
+        super().__init__(up, draw.choice(ACTIVATIONS)(), down)
+
+
+class Positions(Channels):
+    """The same, from position to position."""
+
+    def __init__(self, draw: random.Random, width: int, length: int) -> None:
+        super().__init__(draw, length, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def mlp(widths: list[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers of these widths with activations between them."""
+    layers: list[nn.Module] = []
+    for at in range(len(widths) - 1):
+        layers += [nn.Linear(widths[at], widths[at + 1]), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def with_statistics(model: nn.Module, seed: int) -> nn.Module:
+    """Give normalisations random parameters and statistics."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+                for tensor in (module.weight, module.bias):
+                    tensor.copy_(torch.randn(tensor.shape, generator=generator))
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor in (module.running_mean, module.running_var):
+                    tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    return model
