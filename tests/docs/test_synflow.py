@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,54 @@ def test_sums_are_conserved_to_rounding() -> None:
     for network in ("vgg-16", "resnet-18"):
         for label, found in CELLS[f"conservation {network}"].items():
             assert max(found.values()) < (1e-13 if label.startswith("float64") else 3e-6)
+
+
+# -- what the page says in words -------------------------------------------------------------------
+
+
+def test_what_the_page_says_of_the_scores() -> None:
+    assert reached(CELLS, "vgg-16", "synflow")["without_empty"] == [6, 6, 5.75]
+    assert CELLS["run vgg-16 6 0 exponential 100"]["kept"] == 15
+    assert mean("snip, eval") == mean("snip, eval, 1,000 images")
+    assert mean("snip, train") < mean("magnitude")
+    assert mean("grasp, eval") + 0.25 == 3.25 < mean("random")
+    assert abs(mean("grasp, eval, first code") - mean("snip, eval")) < 0.1
+    for label in SCORES:
+        assert mean(label, "with_path") < mean(label)
+
+
+def test_what_the_page_says_of_random_scores() -> None:
+    """The least of ``n`` uniform numbers: minus its logarithm has a known mean and deviation."""
+    first = 64 * 3 * 3 * 3
+    expected = (math.log(first) + 0.5772157) / math.log(10) - 0.25 / 2
+    deviation = math.pi / math.sqrt(6) / math.log(10) / math.sqrt(3)
+    assert f"{first:,} weights" in PAGE
+    assert (round(expected, 2), round(deviation, 2)) == (3.36, 0.32)
+    assert "gives 3.36 in expectation" in " ".join(PAGE.split())
+    assert abs(mean("random") - expected) < 2 * deviation
+    emptied = [CELLS[f"collapse vgg-16 random {seed}"]["empty_beyond"] for seed in range(3)]
+    assert emptied == [["0.weight"]] * 3
+
+
+def test_deep_convolutions_go_first_in_training_mode() -> None:
+    deep = {"24.weight", "27.weight", "30.weight", "34.weight", "37.weight", "40.weight"}
+    for score in ("snip", "grasp"):
+        for seed in range(3):
+            assert deep >= set(CELLS[f"collapse vgg-16 {score}, train {seed}"]["empty_beyond"])
+
+
+def test_what_the_page_says_of_the_last_rounds() -> None:
+    lost = CELLS["run vgg-16 6 2 exponential 100"]
+    assert (lost["rounds"], lost["flow"]) == (97, 0)
+    for key, run in RUNS.items():
+        if "vgg-16" in key and run["exponent"] > 5:
+            assert run["largest_ratio"] > 1
+
+
+def test_what_the_page_says_of_resnet_18() -> None:
+    runs = [run for key, run in RUNS.items() if key.startswith("run resnet-18")]
+    assert all(run["flow"] > 0 for run in runs)
+    assert all("shortcut" in name for name in runs[0]["empty"])
+    assert runs[0]["exponent"] == 1
+    assert runs[0]["empty"]
+    assert sum("shortcut" not in name for name in runs[-1]["empty"]) > 2

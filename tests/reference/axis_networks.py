@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from infcop.core.mask import Masks
 from infcop.models.prunable import find_prunable
+from infcop.scoring import SCORES
 from infcop.scoring.gather import gather, score_all
 from infcop.scoring.movement import MovementSum
 from infcop.tasks.classification import Classification
@@ -144,6 +145,8 @@ def scored(
 ) -> dict[str, Tensor]:
     """Gather what a score needs, and score all weights that survive."""
     weights = weights_of(model)
+    if movement is None and SCORES[score.kind].evidence == "movement":
+        movement = moved(model, data)
     evidence = gather(
         score,
         model,
@@ -151,6 +154,6 @@ def scored(
         Classification([0], [0]),
         lambda: data,
         seed=seed,
-        movement=moved(model, data) if movement is None else movement,
+        movement=movement,
     )
     return score_all(score, weights, evidence.values, masks or Masks.full(shapes_of(model)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction as Rational
+from itertools import product
 from typing import Any
 
 from torch import Tensor, nn
@@ -263,3 +265,14 @@ PATTERN_TWINS: dict[str, Callable[[Any, Entry], int | None]] = {
     "channel": lambda _, entry: entry.output,
     "heads": _head,
 }
+
+
+def largest_group(pattern: Any, model: nn.Module) -> int:
+    """Return how many entries the largest group of a pattern has."""
+    owner = owner_of(pattern, model)
+    groups = [
+        owner(name, spot)
+        for name in find_prunable(model).names
+        for spot in product(*map(range, model.get_parameter(name).shape))
+    ]
+    return max(Counter(group for group in groups if group is not None).values())

@@ -9,7 +9,7 @@ from infcop.core.method import MethodConfig
 from infcop.core.names import did_you_mean
 from infcop.core.validation import merged, validated
 from infcop.errors import ConfigError
-from infcop.methods.before_training import grasp, random, snip, synflow
+from infcop.methods.before_training import grasp, random, snip
 from infcop.methods.bimp import bimp
 from infcop.methods.dynamic_sparse import rigl, set_
 from infcop.methods.early_bird import early_bird
@@ -24,6 +24,7 @@ from infcop.methods.movement import movement
 from infcop.methods.one_shot import one_shot
 from infcop.methods.reference_code import infcop_gf_reference_code, infcop_if_reference_code
 from infcop.methods.sap import sap
+from infcop.methods.synflow import synflow
 
 __all__ = ["METHODS", "NamedMethod", "resolve_method"]
 
