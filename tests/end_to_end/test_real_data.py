@@ -49,9 +49,12 @@ def test_every_method_finds_a_sparse_network_on_fashion_mnist(tmp_path: Path, me
     assert (record.data.train, record.data.held_out, record.data.test) == (1080, 120, 10_000)
     assert record.data.split["fingerprint"]
     assert result.outcome.measured_on == "test"
-    # Ten classes: 10 % is chance, and so short a dense training reaches about 70 %.
-    assert result.outcome.dense["accuracy"] > 0.5
-    assert result.outcome.sparse["accuracy"] > 0.5
+    # Ten classes: 10 % is chance, and so short a dense training reaches about 70 %. Methods that
+    # prune before it have these few passes only, in which a random mask learns next to nothing.
+    untrained = record.dense.cost.training == 0
+    drawn = record.config["method"]["score"]["kind"] == "random"
+    assert untrained or result.outcome.dense["accuracy"] > 0.5
+    assert drawn or result.outcome.sparse["accuracy"] > (0.2 if untrained else 0.5)
     plain = build_model(
         "lenet-5", in_channels=1, image_size=28, num_classes=10, options={"width": 0.5}
     )
