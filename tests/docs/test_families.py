@@ -11,6 +11,7 @@ import pytest
 from benchmarks.families import __main__ as families
 from benchmarks.families.figures import figures, measured, pooled, pooled_table
 from benchmarks.stop_study.figures import tables
+from infcop.core.start import EarlyBird
 from infcop.core.study import StudyResults
 from infcop.study.configure import load_comparison
 from infcop.study.jobs import check_runs
@@ -37,10 +38,11 @@ def test_every_comparison_can_be_run_and_was(study: str) -> None:
 
 
 @pytest.mark.parametrize("kind", families.KINDS)
-def test_comparisons_of_a_kind_have_the_same_methods(kind: str) -> None:
+def test_comparisons_of_a_kind_mean_the_same_by_a_name(kind: str) -> None:
     first, *others = families.of_kind(STUDIES, kind)
     assert others
-    assert all(other.config.methods == first.config.methods for other in others)
+    assert all(other.config.baseline == first.config.baseline for other in others)
+    assert all(other.config.methods.items() <= first.config.methods.items() for other in others)
 
 
 @pytest.mark.parametrize("study", families.STUDIES)
@@ -79,6 +81,31 @@ def test_every_score_says_what_was_measured(score: str) -> None:
     section = page.partition(f" ## {score} ")[2].partition(" ## ")[0]
     assert measured(families.of_kind(STUDIES, "scores"), score) in section
     assert f"`{CONTENT['command']}`, {CONTENT['date']}" in page
+
+
+@pytest.mark.parametrize("score", ["correlation", "correlation-equal-cost", "taylor"])
+def test_the_differences_in_the_text_are_the_measured_ones(score: str) -> None:
+    page = flat("families.md")
+    for results in families.of_kind(STUDIES, "scores"):
+        difference = pooled(results, score)
+        assert difference is not None
+        assert difference.mean < 0
+        assert f"{-100 * difference.mean:.1f} ± {100 * (difference.half_width or 0):.1f}" in page
+
+
+def test_early_bird_always_stopped_as_soon_as_it_could() -> None:
+    for results in families.of_kind(STUDIES, "methods"):
+        (setting,) = results.config.settings.values()
+        trained = {row.training_passes for row in results.rows if row.method == "early-bird"}
+        assert trained == {EarlyBird().window + float(setting.final.passes or 0)}
+    assert "at pass 5" in flat("methods/early-bird.md")
+
+
+def test_random_masks_of_lenet5_learnt_nothing() -> None:
+    rows = STUDIES["fashion-methods"].rows
+    assert {row.main for row in rows if row.method in ("random", "set")} == {0.1}
+    sparse = [row for row in rows if row.density == 0.0225]
+    assert {row.main for row in sparse if row.method.startswith("rigl")} == {0.1}
 
 
 def test_a_mean_over_densities_is_that_of_the_seeds_own_means() -> None:

@@ -1,0 +1,1 @@
+"""Methods of every family side by side, and scores and scopes within one search."""
