@@ -8,6 +8,7 @@ InfcopError
 ├── FlowError              flow can't be measured (no edge, empty probe, non-finite reference, ...)
 ├── PruningError           a mask or a budget can't be honoured
 │   └── LayerCollapseError a layer would lose all its weights
+├── CollapseError          a masked network can't be made a smaller dense one
 ├── TrainingError          training went wrong (non-finite loss, ...)
 └── RunFolderError         a run folder is locked, unwritable, newer, or belongs to another run
 
@@ -20,6 +21,7 @@ Each message says what was expected, what came, and what to change.
 from __future__ import annotations
 
 __all__ = [
+    "CollapseError",
     "ConfigError",
     "DataError",
     "FlowError",
@@ -70,6 +72,12 @@ class PruningError(InfcopError, ValueError):
 
 class LayerCollapseError(PruningError):
     """A layer would lose all its weights."""
+
+
+class CollapseError(InfcopError, ValueError):
+    """A masked network can't be made a smaller dense one that does the same."""
+
+    exit_code = 3
 
 
 class TrainingError(InfcopError, RuntimeError):

@@ -16,7 +16,10 @@ PACKAGE = Path(infcop.__file__).parent
 MODULES = modules_of(PACKAGE)
 GRAPH = {name: imports_of(name, path, MODULES) for name, path in MODULES.items()}
 
-STAGES = ("training", "flow", "stopping", "scoring", "masking", "rewinding", "report")
+STAGES = (
+    *("training", "flow", "stopping", "scoring", "masking", "rewinding", "collapse"),
+    "report",
+)
 LAYERS = (
     ("errors",),
     ("core",),

@@ -34,7 +34,10 @@ def flat(path: str) -> str:
 def test_every_comparison_can_be_run_and_was(study: str) -> None:
     config = load_comparison(families.HERE / f"{study}.yaml")
     check_runs(config)
-    assert STUDIES[study].config == config
+    # By their labels: the axes of a named method may have changed since.
+    ran = STUDIES[study].config
+    assert ran.model_copy(update={"methods": config.methods}) == config
+    assert list(ran.methods) == list(config.methods)
 
 
 @pytest.mark.parametrize("kind", families.KINDS)

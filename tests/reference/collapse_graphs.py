@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["RandomNet", "RandomTokens", "mlp", "with_statistics"]
+__all__ = ["RandomNet", "RandomTokens", "mlp", "random_chain", "with_statistics"]
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Hardswish, nn.Sigmoid, nn.Tanh, nn.Identity)
 
@@ -290,6 +290,35 @@ class Positions(Channels):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def random_chain(seed: int) -> nn.Sequential:
+    """Convolutions that see no border of zeros, normalised or not, then linear layers."""
+    draw = random.Random(seed)
+    layers: list[nn.Module] = []
+    channels = 2
+    for _ in range(draw.randint(2, 4)):
+        out = draw.choice((4, 6, 9))
+        padded = draw.random() < 0.3
+        layers.append(
+            nn.Conv2d(
+                *(channels, out, 3),
+                padding=int(padded),
+                padding_mode="circular" if padded else "zeros",
+                bias=draw.random() < 0.6,
+            )
+        )
+        if draw.random() < 0.5:
+            layers.append(nn.BatchNorm2d(out))
+        layers.append(draw.choice((nn.Tanh, nn.Sigmoid, nn.GELU))())
+        if draw.random() < 0.3:
+            layers.append(nn.AvgPool2d(2, 1))
+        channels = out
+    layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 7), nn.Tanh()]
+    layers.append(nn.Linear(7, 2))
+    model = nn.Sequential(*layers)
+    with_statistics(model, seed)
+    return model
 
 
 def mlp(widths: list[int], activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:

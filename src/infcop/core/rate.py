@@ -113,7 +113,7 @@ def _of_one_run(rewind: str, schedule: str, rule: str) -> str | None:
     if schedule == "sap":
         return (
             "rate 'one-run' must know how many levels there are before the first one begins: it "
-            "needs schedule 'fraction', 'cubic' or 'one-shot', got 'sap'"
+            "needs any other schedule, such as 'cubic', got 'sap'"
         )
     if rewind != "none":
         return (

@@ -1,0 +1,173 @@
+"""From a masked network to the smallest dense one that does the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
+
+from infcop.collapse.graph import arguments_of, entries_of, trace
+from infcop.collapse.repair import prove
+from infcop.collapse.report import CollapseReport, report_on
+from infcop.collapse.run import run
+from infcop.collapse.verify import Reference
+from infcop.core.mask import Masks
+from infcop.core.names import did_you_mean
+from infcop.core.rng import preserved_rng
+from infcop.errors import CollapseError, PruningError
+from infcop.models.calling import Inputs
+from infcop.models.unwrap import unwrapped
+
+__all__ = ["Compact", "compact"]
+
+
+@dataclass(frozen=True, eq=False)
+class Compact:
+    """A smaller network, and how it came about.
+
+    Attributes:
+        model: The network: a smaller copy of the original, of the same classes.
+        kept: For every parameter and buffer that both have, the original positions of what is left
+            along each dimension; None for all.
+        folded: What constants have been added to a bias, float64, by its name.
+        new_biases: Those biases that the original has not. They are not trained.
+        report: What became of each layer.
+    """
+
+    model: nn.Module
+    kept: dict[str, tuple[Tensor | None, ...]]
+    folded: dict[str, Tensor]
+    new_biases: frozenset[str]
+    report: CollapseReport
+
+
+def compact(model: nn.Module, masks: Mapping[str, Tensor], example_inputs: Inputs) -> Compact:
+    """Make the smallest dense network that does what the masked network does.
+
+    Units (channels, neurons, heads, columns of embeddings) that no surviving weight reaches or
+    leaves are removed from all tensors. A unit that is constant whatever the inputs is removed
+    too if a bias can take over what it adds. The result is verified, in evaluation mode, on the
+    example inputs and on random ones of the same kind: equal outputs, and equal gradients by the
+    inputs and by the surviving parameters, up to ``TOLERANCE``.
+
+    Args:
+        model: Any model in float32 or float64; it is left as it is. Its training flags are those
+            of the copy.
+        masks: What survives, by parameter; parameters without a mask survive as a whole.
+        example_inputs: A tuple of positional arguments or a mapping of keyword arguments.
+
+    Returns:
+        The network, on the device of the model.
+
+    Raises:
+        PruningError: A mask belongs to no parameter, or is not boolean or of another shape.
+        CollapseError: The model can't be copied, run or traced, or nothing could be verified.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> masks = Masks({"2.weight": torch.tensor([[True, False, True]])})
+        >>> small = compact(model, masks, (torch.randn(4, 2),))
+        >>> small.model[0]
+        Linear(in_features=2, out_features=2, bias=True)
+        >>> small.kept["0.weight"]
+        (tensor([0, 2]), None)
+    """
+    model = unwrapped(model)
+    _check_model(model)
+    arguments = pytree.tree_map(_to_cpu, arguments_of(example_inputs))
+    with preserved_rng():
+        masked = _copied(model).cpu().eval()
+        own_masks = _masked(masked, Masks(masks))
+        reference = Reference(masked, own_masks, arguments)
+        findings = run(trace(copy.deepcopy(masked), arguments), own_masks)
+        proven = prove(masked, findings, reference)
+    plan, small = proven.plan, proven.model
+    report = report_on(masked, small, findings, plan, proven.spared)
+    made = {_bias_of(weight): amount for weight, amount in plan.made.items()}
+    for name, module in model.named_modules():
+        small.get_submodule(name).training = module.training
+    return Compact(
+        small.to(next((p.device for p in entries_of(model).values()), torch.device("cpu"))),
+        plan.kept,
+        {**plan.added, **made},
+        frozenset(made),
+        report,
+    )
+
+
+def _bias_of(weight: str) -> str:
+    return f"{weight.removesuffix('weight')}bias"
+
+
+def _to_cpu(leaf: Any) -> Any:
+    return leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise CollapseError(
+            f"compact: expected a model that copy.deepcopy can copy, but it fails: {error}; remove "
+            "what can't be copied, for instance with torch.nn.utils.prune.remove"
+        ) from error
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise CollapseError(f"compact: expected a torch.nn.Module, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CollapseError(
+                f"compact: expected Python modules, but '{name}' is scripted, and its operations "
+                "can't be seen; pass the module that it was made from"
+            )
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise CollapseError(
+                f"compact: '{name}' is not initialised yet; run one batch through the model first"
+            )
+        known = (torch.float32, torch.float64)
+        if parameter.is_floating_point() and parameter.dtype not in known:
+            raise CollapseError(
+                f"compact: expected float32 or float64, got {parameter.dtype} in '{name}'; "
+                "convert with model.float() first"
+            )
+    devices = {str(tensor.device) for tensor in entries_of(model).values()}
+    if len(devices) > 1:
+        raise CollapseError(
+            f"compact: expected a model on one device, got {', '.join(sorted(devices))}; move it "
+            "with model.to(device)"
+        )
+
+
+def _masked(model: nn.Module, masks: Masks) -> Masks:
+    """Put pruned entries to zero; return the masks by the first names of their parameters."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, parameter in parameters.items():
+        first.setdefault(id(parameter), name)
+    found: dict[str, Tensor] = {}
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise PruningError(
+                f"compact: expected masks of parameters, but the model has no '{name}'; "
+                f"{did_you_mean(name, parameters)}"
+            )
+        parameter = parameters[name]
+        if mask.shape != parameter.shape:
+            raise PruningError(
+                f"compact: expected a mask of shape {tuple(parameter.shape)} for '{name}', got "
+                f"{tuple(mask.shape)}; give the masks that belong to this model"
+            )
+        owner = first[id(parameter)]
+        found[owner] = found[owner] & mask if owner in found else mask
+        with torch.no_grad():
+            parameter.masked_fill_(~mask, 0.0)
+    return Masks(found)

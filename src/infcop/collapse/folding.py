@@ -1,0 +1,86 @@
+"""Layers whose bias can take over what removed constant units used to add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from infcop.collapse.facts import placed
+from infcop.collapse.values import Value, spread
+
+__all__ = ["Fold"]
+
+_AT_ONCE = 16
+"""Units that are tried at once."""
+
+_ROUNDING = 1e-13
+"""A relative difference in float64 that sums in another order may have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A call of a layer that may have constant inputs.
+
+    Attributes:
+        weight: The name of its weight.
+        bias: The name of its bias; None where it has none.
+        possible: Whether it has a bias of its own, or can be given one.
+        inputs: What it is called with, [batch, ..., units, ...].
+        axis: The dimension of the units, and of the outputs in the result.
+        rows: The dimension of the outputs in the weight.
+        apply: The layer without its bias.
+        alone: What units that are 1 everywhere add to the outputs of their groups, [units, groups,
+            outputs, positions], for units by their numbers within groups. None for a layer without
+            a kernel that reaches over borders.
+    """
+
+    weight: str
+    bias: str | None
+    possible: bool
+    inputs: Value
+    axis: int
+    rows: int
+    apply: Callable[[Tensor], Tensor]
+    alone: Callable[[Tensor], Tensor] | None = None
+
+    def exact(self, constant: Tensor, labels: str, onto: str) -> Tensor:
+        """Return, per unit and output, whether the unit adds the same everywhere.
+
+        Args:
+            constant: Which units are constant and not zero.
+            labels: The letters of ``constant``: ``k``, after ``g`` in a convolution.
+            onto: The letters of the result, of which ``o`` counts the outputs of a group.
+        """
+        if labels not in ("k", "gk"):  # the batch has units too
+            return torch.zeros((), dtype=torch.bool)
+        entries = self.inputs.tensor.movedim(self.axis, 0).flatten(1)
+        alike = _even(entries).reshape(constant.shape)
+        if self.alone is None:
+            return placed(alike, labels, onto)
+        members = (constant & alike).any(dim=0).nonzero()[:, 0]
+        if not len(members):
+            return torch.zeros((), dtype=torch.bool)
+        found = [_even(self.alone(some)) for some in torch.split(members, _AT_ONCE)]
+        even = torch.zeros(constant.shape[1], *found[0].shape[1:], dtype=torch.bool)
+        even[members] = torch.cat(found)
+        return placed(even.transpose(0, 1) & alike[..., None], "gko", onto)
+
+    def added(self, removed: Tensor) -> Tensor:
+        """Return what removed units used to add to each output.
+
+        Args:
+            removed: Which units are gone, by number.
+        """
+        (layer,) = self.inputs.layers
+        gone = removed[spread(layer, self.inputs.shape)] & ~self.inputs.varies
+        given = self.apply(torch.where(gone, self.inputs.tensor, 0.0))
+        return given.movedim(self.axis, 0).flatten(1)[:, 0]
+
+
+def _even(given: Tensor) -> Tensor:
+    """Return where the entries along the last dimension are the same up to rounding."""
+    most = given.abs().amax(dim=-1, keepdim=True)
+    return ((given - given[..., :1]).abs() <= _ROUNDING * most).all(dim=-1)

@@ -1,0 +1,160 @@
+"""Running a network to compare it: its outputs and its gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from infcop.errors import CollapseError
+
+__all__ = ["Measured", "followed", "in_precision", "measured", "shuffled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a network gives.
+
+    Attributes:
+        outputs: All tensors of its output.
+        by_input: The gradients of a weighted sum of the outputs by each floating-point input.
+        by_parameter: The same by each trainable parameter; None where it has no part.
+    """
+
+    outputs: list[Tensor]
+    by_input: list[Tensor | None]
+    by_parameter: dict[str, Tensor | None]
+
+
+def measured(model: nn.Module, arguments: Any) -> Measured:
+    """Run a network forwards and backwards; nothing is left on it.
+
+    Args:
+        model: The network, in evaluation mode.
+        arguments: Positional and keyword arguments; they are copied.
+
+    Raises:
+        CollapseError: It returns something that can't be compared.
+
+    Example:
+        >>> found = measured(nn.Linear(2, 1), ((torch.ones(3, 2),), {}))
+        >>> [output.shape for output in found.outputs], list(found.by_parameter)
+        ([torch.Size([3, 1])], ['weight', 'bias'])
+    """
+    args, kwargs = copied = pytree.tree_map(_leaf, arguments)
+    inputs = [x for x in pytree.tree_leaves(copied) if isinstance(x, Tensor) and x.requires_grad]
+    parameters = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.is_floating_point()
+    }
+    everything = [*inputs, *parameters.values()]
+    gradients: list[Tensor | None] = [None] * len(everything)
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outputs = _tensors_of(model(*args, **kwargs))
+        # The same weights for every network: they depend on the shapes of the outputs alone.
+        generator = torch.Generator().manual_seed(1)
+        total = torch.zeros((), dtype=torch.float64)
+        for output in outputs:
+            if output.requires_grad:
+                weights = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+                total = total + (output.double() * weights).sum()
+        if everything and total.requires_grad:
+            gradients = list(torch.autograd.grad(total, everything, allow_unused=True))
+    by_parameter = dict(zip(parameters, gradients[len(inputs) :], strict=True))
+    return Measured([x.detach() for x in outputs], gradients[: len(inputs)], by_parameter)
+
+
+def _leaf(argument: Any) -> Any:
+    """Return a copy to take gradients by."""
+    if not isinstance(argument, Tensor):
+        return argument
+    copied = argument.detach().clone()
+    return copied.requires_grad_() if copied.is_floating_point() else copied
+
+
+def _tensors_of(output: Any) -> list[Tensor]:
+    tensors = []
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            tensors.append(leaf)
+        elif not (leaf is None or isinstance(leaf, (bool, int, float, str))):
+            raise CollapseError(
+                "compact: expected a model that returns tensors, alone or in tuples, lists and "
+                f"dictionaries, got a {type(leaf).__name__} among them; let it return tensors "
+                "only (models of transformers: pass use_cache=False)"
+            )
+    return tensors
+
+
+def in_precision(arguments: Any, dtype: torch.dtype) -> Any:
+    """Return arguments with their floating-point tensors in another precision."""
+
+    def cast(leaf: Any) -> Any:
+        floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
+        return leaf.to(dtype) if floating else leaf
+
+    return pytree.tree_map(cast, arguments)
+
+
+def shuffled(arguments: Any, integers: bool = True) -> Any:
+    """Return random arguments of the same kind.
+
+    Floating-point tensors become normal numbers of the same mean and spread; the entries of others
+    change places.
+
+    Args:
+        arguments: The arguments.
+        integers: Whether to change others than floating-point tensors.
+
+    Example:
+        >>> shuffled(torch.tensor([7, 7, 7]))
+        tensor([7, 7, 7])
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def other(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.numel():
+            return leaf
+        if leaf.is_floating_point():
+            spread = leaf.double().std(correction=0)
+            noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+            return (leaf.double().mean() + noise * spread).to(leaf.dtype)
+        if not integers:
+            return leaf
+        order = torch.randperm(leaf.numel(), generator=generator)
+        return leaf.reshape(-1)[order].reshape(leaf.shape)
+
+    return pytree.tree_map(other, arguments)
+
+
+@contextmanager
+def followed(model: nn.Module) -> Iterator[list[str]]:
+    """Give the names of the modules that have been entered and not left.
+
+    After an exception the last one is that in which it was raised.
+    """
+    entered: list[str] = []
+
+    def enter(path: str) -> Any:
+        return lambda *_: entered.append(path)
+
+    def leave(*_: Any) -> None:
+        entered.pop()
+
+    handles = []
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(enter(path), prepend=True))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        yield entered
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,295 @@
+"""What is refused, and in which words; the model of the user stays as it is."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from infcop.collapse import compact
+from infcop.collapse.plan import Plan, plan
+from infcop.collapse.run import Findings
+from infcop.collapse.shrink import shrink
+from infcop.collapse.verify import Reference
+from infcop.core.mask import Masks
+from infcop.errors import CollapseError, PruningError
+
+
+class Given(nn.Module):
+    """A linear layer and a function after it."""
+
+    def __init__(self, after: Any) -> None:
+        super().__init__()
+        self.linear, self.after = nn.Linear(3, 4), after
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.linear(x))
+
+
+def model() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.Linear(3, 3))
+
+
+def lazy() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.LazyLinear(2)
+
+
+EXAMPLE = (torch.zeros(2, 3),)
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (
+            {"0.wieght": torch.ones(4, 3, dtype=torch.bool)},
+            r"compact: expected masks of parameters, but the model has no '0.wieght'; did you "
+            r"mean '0.weight'\? known: 0.bias, 0.weight, 2.bias, 2.weight",
+        ),
+        (
+            {"0.weight": torch.ones(3, 4, dtype=torch.bool)},
+            r"compact: expected a mask of shape \(4, 3\) for '0.weight', got \(3, 4\); give the "
+            "masks that belong to this model",
+        ),
+        ({"0.weight": torch.ones(4, 3)}, "Masks: expected a boolean mask for '0.weight'"),
+    ],
+)
+def test_masks_that_do_not_fit(masks: Mapping[str, Tensor], message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        compact(model(), masks, EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs", "message"),
+    [
+        (model(), torch.zeros(2, 3), "expected example_inputs as a tuple .* got Tensor; .* pass"),
+        (
+            model(),
+            (torch.zeros(2, 5),),
+            "runs forwards and backwards on example_inputs, but it fai",
+        ),
+        (model(), {"x": torch.zeros(2, 3)}, "unexpected keyword argument 'x'"),
+        ("no model", EXAMPLE, "expected a torch.nn.Module, got str"),
+        (model().half(), EXAMPLE, "expected float32 or float64, got torch.float16 in '0.weight'"),
+        (lazy(), EXAMPLE, "'weight' is not initialised yet; run one batch"),
+        (
+            nn.Sequential(scripted()),
+            EXAMPLE,
+            "'0' is scripted, and its operations can't be seen",
+        ),
+        (
+            Given(lambda x: x if x.sum() > 0 else -x),
+            EXAMPLE,
+            "expected a model whose operations can be traced, but torch.export says: .*torch.where",
+        ),
+        (Given(lambda x: functional.dropout(x, 0.5)), EXAMPLE, "two runs differ; the model draws"),
+        (Given(lambda x: x / 0), EXAMPLE, "expected finite outputs, got NaN or infinity"),
+        (
+            Given(lambda x: SimpleNamespace(y=x)),
+            EXAMPLE,
+            "got a SimpleNamespace among them; let it return tensors only",
+        ),
+    ],
+    ids=str,
+)
+def test_models_and_inputs_that_can_not_be_used(given: Any, inputs: Any, message: str) -> None:
+    with pytest.raises(CollapseError, match=f"(?s)compact: .*{message}"):
+        compact(given, {}, inputs)
+
+
+def test_a_model_that_can_not_be_copied() -> None:
+    given = model()
+    given.cached = given[0].weight * 2
+    with pytest.raises(CollapseError, match=r"that copy.deepcopy can copy, but it fails"):
+        compact(given, {}, EXAMPLE)
+
+
+def test_a_model_on_two_devices() -> None:
+    given = model()
+    given[2].to("meta")
+    with pytest.raises(CollapseError, match="expected a model on one device, got cpu, meta; move"):
+        compact(given, {}, EXAMPLE)
+
+
+def test_failed_tracing_is_silent(capfd) -> None:
+    with pytest.raises(CollapseError):
+        compact(Given(lambda x: x if x.sum() > 0 else -x), {}, EXAMPLE)
+    assert capfd.readouterr() == ("", "")
+
+
+def state_of(given: nn.Module) -> dict[str, Any]:
+    flags = {name: module.training for name, module in given.named_modules()}
+    tensors = {**dict(given.named_parameters()), **dict(given.named_buffers())}
+    return {"flags": flags, "values": {k: (id(v), v.tolist()) for k, v in tensors.items()}}
+
+
+@pytest.mark.parametrize("after", [torch.relu, lambda x: x / 0])
+def test_the_model_of_the_user_stays_as_it_is(after: Any) -> None:
+    given = nn.Sequential(Given(after), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+    given[1].eval()
+    masks = {"3.weight": torch.tensor([[True, False, True, True]] * 2)}
+    before, generator = state_of(given), torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            small = compact(given, masks, (torch.randn(2, 3, generator=torch.Generator()),))
+        except CollapseError:
+            small = None
+    assert state_of(given) == before
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(parameter.grad is None for parameter in given.parameters())
+    if small is not None:
+        assert [m.training for m in small.model.modules()] == [m.training for m in given.modules()]
+        assert small.model[3].in_features == 3
+
+
+def test_flags_and_classes_are_kept() -> None:
+    class Own(nn.Linear):
+        pass
+
+    given = nn.Sequential(Own(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    given[0].weight.requires_grad_(False)
+    small = compact(given, {"2.weight": torch.eye(2, 4, dtype=torch.bool)}, EXAMPLE).model
+    assert type(small[0]) is Own
+    assert small[0].weight.requires_grad is False
+    assert small[2].weight.requires_grad is True
+    assert small[0].weight.dtype == torch.float32
+
+
+def test_wrappers_are_taken_off() -> None:
+    small = compact(nn.DataParallel(model()), {}, EXAMPLE)
+    assert type(small.model) is nn.Sequential
+    assert list(small.kept) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+def test_inputs_by_name_in_any_order() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(2, 4)
+
+        def forward(self, a: Tensor, b: Tensor, scale: float = 1.0, c: Any = None) -> Tensor:
+            return (self.one(a) * scale + self.two(b)).relu()
+
+    inputs = {"b": torch.randn(5, 2), "scale": 2.0, "a": torch.randn(5, 3), "c": None}
+    small = compact(Two(), {"one.weight": torch.eye(4, 3, dtype=torch.bool)}, inputs)
+    assert small.report.parameters_after == 28
+
+
+def everything(given: nn.Module) -> Plan:
+    return plan(Findings(), given)
+
+
+def test_what_differs_is_refused() -> None:
+    given = model().eval()
+    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
+    keep = everything(given)
+    assert reference.refuses(lambda m: shrink(m, keep, {}), keep) is None
+
+    def off_by(amount: float) -> Any:
+        def build(m: nn.Module) -> nn.Module:
+            other = copy.deepcopy(m)
+            with torch.no_grad():
+                other[2].bias[0] += amount
+            return other
+
+        return build
+
+    failure = reference.refuses(off_by(1e-9), keep)
+    assert failure is not None
+    assert failure.reason == "its outputs differ in float64"
+    assert failure.place is None
+
+
+def test_gradients_that_differ_are_refused() -> None:
+    given = Given(torch.sigmoid).eval()
+    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
+
+    def build(m: nn.Module) -> nn.Module:
+        other = copy.deepcopy(m)
+        other.after = lambda x: x.sigmoid().detach() + 0 * x
+        return other
+
+    failure = reference.refuses(build, everything(given))
+    assert failure is not None
+    assert failure.reason == "its gradients differ in float64"
+
+
+def test_the_module_that_fails_is_named() -> None:
+    given = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 2))).eval()
+    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
+
+    def build(m: nn.Module) -> nn.Module:
+        other = copy.deepcopy(m)
+        other[1][0] = nn.Linear(5, 2).to(m[0].weight.dtype)
+        return other
+
+    failure = reference.refuses(build, everything(given))
+    assert failure is not None
+    assert failure.place == "1.0"
+    assert failure.reason.startswith("it fails: mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_other_shapes_are_refused() -> None:
+    given = model().eval()
+    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
+    failure = reference.refuses(lambda m: copy.deepcopy(m)[:2], everything(given))
+    assert failure is not None
+    assert failure.reason == "its outputs have other shapes in float64"
+
+
+def test_a_model_that_can_only_run_in_float32() -> None:
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x.float()) + torch.zeros(4, dtype=torch.float32))
+
+    masks = {"two.weight": torch.tensor([[True, False, True, True]] * 2)}
+    small = compact(Narrow(), masks, (torch.randn(5, 3),))
+    assert small.model.one.out_features == 4, "it meets a tensor of fixed size"
+
+
+def test_inputs_that_can_not_be_shuffled() -> None:
+    """Lengths and roots: random inputs are of no use, the given ones are."""
+
+    class Lengths(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            if lengths.device.type == "cpu" and type(lengths) is Tensor:
+                assert lengths.tolist() == sorted(lengths.tolist())
+            return self.two(self.one(x.sqrt()) * lengths[:, None])
+
+    masks = {"two.weight": torch.tensor([[True, False, True, True]] * 2)}
+    inputs = (torch.rand(8, 3) + 0.1, torch.arange(8))
+    small = compact(Lengths(), masks, inputs)
+    assert small.model.one.out_features == 3
+
+
+def test_gradients_without_a_finite_value_are_compared() -> None:
+    class Root(Given):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x).relu().sqrt()
+
+    masks = {"linear.weight": torch.eye(4, 3, dtype=torch.bool)}
+    small = compact(Root(None), masks, (torch.randn(5, 3),))
+    assert small.report.parameters_after == 16
