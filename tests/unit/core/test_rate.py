@@ -71,7 +71,7 @@ def test_an_adaptive_line_goes_with_weights_that_only_the_final_training_rewinds
             "with start 'adaptive' it needs rewind.to 'none', got 'epoch'; set rate.start to",
         ),
         ({**ONE_RUN, "stop": {"rule": "plateau"}}, "stop.rule 'fixed-budget', got 'plateau'"),
-        ({**ONE_RUN, "schedule": {"kind": "sap"}}, "'cubic' or 'one-shot', got 'sap'"),
+        ({**ONE_RUN, "schedule": {"kind": "sap"}}, "such as 'cubic', got 'sap'"),
         ({**ONE_RUN, "rewind": {"to": "warm-up"}}, "it needs rewind.to 'none', got 'warm-up'"),
         (
             {**ONE_RUN, "rewind": {"to": "epoch", "when": "end"}},
