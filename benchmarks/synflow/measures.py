@@ -18,7 +18,7 @@ from benchmarks.synflow.rounds import Untrained, kept_at, prune_in_rounds, prune
 from infcop.core.mask import Masks
 from infcop.core.score import Grasp, Magnitude, RandomScore, Score, Snip, SynFlow
 from infcop.masking.prune import emptied
-from infcop.methods import before_training
+from infcop.methods.synflow import synflow
 from infcop.scoring import needs_data
 
 __all__ = ["GRID", "SCORES", "Scored", "conservation", "in_rounds", "one_shot", "sizes"]
@@ -51,7 +51,7 @@ SCORES = {
 CLASSES = 100
 CLASSES_OF_DATA = 10
 
-_METHOD = before_training.synflow().model_copy(update={"empty_layers": "report"})
+_METHOD = synflow()
 
 
 def sizes(network: str, width: float = 1.0) -> dict[str, dict[str, float]]:

@@ -31,14 +31,14 @@ from infcop.core.mask import Masks
 from infcop.core.score import Magnitude, SynFlow
 from infcop.masking.groups import Groups
 from infcop.masking.prune import emptied, round_counts, shrink
-from infcop.methods import before_training
+from infcop.methods.synflow import synflow
 from infcop.models.prunable import find_prunable
 from infcop.models.zoo.parts import kaiming_normal
 
 WIDTHS = (20, 64, 64, 64, 8)
 TOTAL = sum(a * b for a, b in pairwise(WIDTHS))
 LAYERS = len(WIDTHS) - 1
-METHOD = before_training.synflow().model_copy(update={"empty_layers": "report"})
+METHOD = synflow()
 
 every_seed = pytest.mark.parametrize("seed", range(3))
 

@@ -160,7 +160,11 @@ def test_the_command_is_killed_and_run_again(tmp_path: Path, number: signal.Sign
     whole = subprocess.run(command(tmp_path, tmp_path / "whole"), capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
     process = subprocess.Popen(
-        command(tmp_path, tmp_path / "killed"), stderr=subprocess.PIPE, text=True
+        command(tmp_path, tmp_path / "killed"),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has it ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     record = tmp_path / "killed" / "record.json"
     deadline = time.monotonic() + 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,13 +48,15 @@ def _product(call: Call) -> Value:
     varies = (one.varies & other.nonzero) | (one.nonzero & other.varies)
     if _shared(call, given.layers):
         varies = varies | (one if one.fed else other).nonzero
-    return call.gives(given.layers, varies)
+    fed = one.fed or other.fed
+    surviving = None if fed else (one.nonzero & other.nonzero).expand(call.shape)
+    return replace(call.gives(given.layers, varies), surviving=surviving)
 
 
 def _first_only(call: Call) -> Value:
     """Only the first operand is looked into, for instance when it takes another's type."""
     (value, *_) = call.values
-    return call.gives(value.layers, value.varies)
+    return replace(call.gives(value.layers, value.varies), surviving=value.surviving)
 
 
 def _like(call: Call) -> Value:

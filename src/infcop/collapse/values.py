@@ -23,7 +23,8 @@ class Value:
         varies: Which entries can change with the inputs of the model; broadcast to its shape.
         layers: Its units. Without any it can't shrink.
         name: The parameter or buffer that it is, if it is one.
-        surviving: Which entries of a parameter survive; None for what is computed.
+        surviving: Which entries of a parameter, or of what is made of parameters alone, can differ
+            from zero; None for all of the latter, and for what is made of inputs.
         fed: Whether it is computed from the inputs of the model, constant or not.
         learned: Whether it is computed from trainable parameters.
     """
@@ -43,9 +44,14 @@ class Value:
 
     @property
     def nonzero(self) -> Tensor:
-        """Which entries may differ from zero, for some input and some values of the weights."""
+        """Which entries may differ from zero for some inputs, and some values of parameters.
+
+        What is made of parameters alone may be zero by chance, since they start from there.
+        """
         if self.surviving is not None:
             return self.surviving
+        if self.learned and not self.fed:
+            return torch.ones((), dtype=torch.bool).expand(self.shape)
         return self.varies | (self.tensor != 0)
 
     @property

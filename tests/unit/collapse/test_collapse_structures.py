@@ -261,6 +261,23 @@ def test_a_scale_by_the_size_of_heads_keeps_them() -> None:
     assert shapes(result)["q.weight"] == shapes(result)["k.weight"] == (12, 5)
 
 
+def test_weights_that_are_zero_by_chance_may_grow() -> None:
+    """Of a standardised weight with a gain that starts from zero no input may go."""
+
+    class Gained(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+            self.gain = nn.Parameter(torch.zeros(2, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.last.weight * self.gain
+            return functional.linear(self.first(x).tanh(), weight, self.last.bias)
+
+    result = collapsed(Gained(), {"last.weight": without((2, 6), 1, 1, 4)}, torch.randn(4, 3))
+    assert result.kept["first.weight"][0].tolist() == [0, 2, 3, 5]
+
+
 def test_tied_weights_stay_tied() -> None:
     net = Net(
         lambda n, x: n.head(n.mid(n.words(x)).relu()),
