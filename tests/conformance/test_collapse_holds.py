@@ -21,8 +21,9 @@ from infcop.collapse import Compact, compact
 from infcop.collapse.plan import sliced
 from infcop.models.vision import declare_missing_operators
 from infcop.models.zoo import ZOO
-from tests.reference.collapse import channel_masks, living_channels, masked, random_masks
-from tests.reference.collapse_graphs import RandomNet, RandomTokens, random_chain, with_statistics
+from tests.reference.collapse import channel_masks, living_channels, masked, random_masks, spared
+from tests.reference.collapse_graphs import RandomNet, random_chain, with_statistics
+from tests.reference.collapse_tokens import RandomTokens
 
 GRAPHS = int(os.environ.get("INFCOP_COLLAPSE_GRAPHS", "10"))
 DENSITIES = (0.01, 0.03, 0.1, 0.3, 0.6)
@@ -37,10 +38,6 @@ def same(model: nn.Module, masks: Mapping[str, Tensor], small: Compact, *inputs:
     expected, found = masked(model, masks)(*inputs), small.model(*inputs)
     most = 1e-11 * float(expected.detach().abs().max())
     assert torch.allclose(found, expected, rtol=0, atol=most)
-
-
-def spared(small: Compact) -> list[str]:
-    return [x.name for x in small.report.layers if "relies on sizes" in (x.reason or "")]
 
 
 def a_second_collapse_finds_nothing(

@@ -9,17 +9,68 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from infcop.collapse import Compact, compact
 from infcop.collapse.facts import Coupling, Facts
 from infcop.core.mask import Masks
 
 __all__ = [
+    "Net",
     "channel_masks",
+    "collapsed",
     "living_channels",
     "living_hidden",
     "masked",
+    "only",
     "random_masks",
+    "spared",
     "survivors_by_sets",
+    "without",
 ]
+
+
+class Net(nn.Module):
+    """Named layers, and a forward pass given as a function of them."""
+
+    def __init__(self, forward: Callable[..., Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.run = forward
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.run(self, *inputs)
+
+
+def collapsed(model: nn.Module, masks: Mapping[str, Tensor], *inputs: Tensor) -> Compact:
+    """Collapse a model in float64, and compare it once more on inputs of our own."""
+    model = model.double().eval()
+    wide = [x.double() if x.is_floating_point() else x for x in inputs]
+    result = compact(model, masks, tuple(wide))
+    other = [torch.randn_like(x) if x.is_floating_point() else x.flip(0) for x in wide]
+    expected, found = masked(model, masks)(*other), result.model(*other)
+    most = 1e-12 * float(expected.detach().abs().max())
+    assert torch.allclose(found, expected, rtol=0, atol=most)
+    return result
+
+
+def spared(result: Compact) -> list[str]:
+    """Layers that were kept because something failed."""
+    return [x.name for x in result.report.layers if "relies on sizes" in (x.reason or "")]
+
+
+def only(shape: tuple[int, ...], *kept: tuple[int, ...]) -> Tensor:
+    """A mask that keeps a few entries."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    for entry in kept:
+        mask[entry] = True
+    return mask
+
+
+def without(shape: tuple[int, ...], dim: int, *places: int) -> Tensor:
+    """A mask that prunes whole slices."""
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask.index_fill_(dim, torch.tensor(places, dtype=torch.int64), False)
+    return mask
 
 
 def random_masks(model: nn.Module, density: float, seed: int) -> Masks:

@@ -73,7 +73,8 @@ def spread(layer: Layer, shape: Sequence[int]) -> Tensor:
 def gathered(facts: Facts, ids: Tensor, reason: str) -> Layer | None:
     """Return the layer of a value from the unit of every entry.
 
-    If all entries are of one unit there is no dimension to put it on. It is then pinned.
+    Over several dimensions the survivors have to form a block, or else the value could not keep
+    its form. If all entries are of one unit there is no dimension to put it on. It is then pinned.
     """
     if not ids.numel():
         return None
@@ -87,7 +88,10 @@ def gathered(facts: Facts, ids: Tensor, reason: str) -> Layer | None:
     if not dims:
         facts.pin(ids, reason)
         return None
-    return Layer(tuple(dims), ids.reshape([ids.shape[dim] for dim in dims]).clone())
+    layer = Layer(tuple(dims), ids.reshape([ids.shape[dim] for dim in dims]).clone())
+    if len(dims) > 1:
+        facts.couple([layer])
+    return layer
 
 
 def tidied(facts: Facts, layers: Sequence[Layer | None]) -> tuple[Layer, ...]:

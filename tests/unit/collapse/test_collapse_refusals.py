@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -14,11 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infcop.collapse import compact
-from infcop.collapse.plan import Plan, plan
-from infcop.collapse.run import Findings
-from infcop.collapse.shrink import shrink
-from infcop.collapse.verify import Reference
-from infcop.core.mask import Masks
 from infcop.errors import CollapseError, PruningError
 
 
@@ -188,108 +182,3 @@ def test_inputs_by_name_in_any_order() -> None:
     inputs = {"b": torch.randn(5, 2), "scale": 2.0, "a": torch.randn(5, 3), "c": None}
     small = compact(Two(), {"one.weight": torch.eye(4, 3, dtype=torch.bool)}, inputs)
     assert small.report.parameters_after == 28
-
-
-def everything(given: nn.Module) -> Plan:
-    return plan(Findings(), given)
-
-
-def test_what_differs_is_refused() -> None:
-    given = model().eval()
-    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
-    keep = everything(given)
-    assert reference.refuses(lambda m: shrink(m, keep, {}), keep) is None
-
-    def off_by(amount: float) -> Any:
-        def build(m: nn.Module) -> nn.Module:
-            other = copy.deepcopy(m)
-            with torch.no_grad():
-                other[2].bias[0] += amount
-            return other
-
-        return build
-
-    failure = reference.refuses(off_by(1e-9), keep)
-    assert failure is not None
-    assert failure.reason == "its outputs differ in float64"
-    assert failure.place is None
-
-
-def test_gradients_that_differ_are_refused() -> None:
-    given = Given(torch.sigmoid).eval()
-    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
-
-    def build(m: nn.Module) -> nn.Module:
-        other = copy.deepcopy(m)
-        other.after = lambda x: x.sigmoid().detach() + 0 * x
-        return other
-
-    failure = reference.refuses(build, everything(given))
-    assert failure is not None
-    assert failure.reason == "its gradients differ in float64"
-
-
-def test_the_module_that_fails_is_named() -> None:
-    given = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 2))).eval()
-    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
-
-    def build(m: nn.Module) -> nn.Module:
-        other = copy.deepcopy(m)
-        other[1][0] = nn.Linear(5, 2).to(m[0].weight.dtype)
-        return other
-
-    failure = reference.refuses(build, everything(given))
-    assert failure is not None
-    assert failure.place == "1.0"
-    assert failure.reason.startswith("it fails: mat1 and mat2 shapes cannot be multiplied")
-
-
-def test_other_shapes_are_refused() -> None:
-    given = model().eval()
-    reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
-    failure = reference.refuses(lambda m: copy.deepcopy(m)[:2], everything(given))
-    assert failure is not None
-    assert failure.reason == "its outputs have other shapes in float64"
-
-
-def test_a_model_that_can_only_run_in_float32() -> None:
-    class Narrow(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.two(self.one(x.float()) + torch.zeros(4, dtype=torch.float32))
-
-    masks = {"two.weight": torch.tensor([[True, False, True, True]] * 2)}
-    small = compact(Narrow(), masks, (torch.randn(5, 3),))
-    assert small.model.one.out_features == 4, "it meets a tensor of fixed size"
-
-
-def test_inputs_that_can_not_be_shuffled() -> None:
-    """Lengths and roots: random inputs are of no use, the given ones are."""
-
-    class Lengths(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
-
-        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-            if lengths.device.type == "cpu" and type(lengths) is Tensor:
-                assert lengths.tolist() == sorted(lengths.tolist())
-            return self.two(self.one(x.sqrt()) * lengths[:, None])
-
-    masks = {"two.weight": torch.tensor([[True, False, True, True]] * 2)}
-    inputs = (torch.rand(8, 3) + 0.1, torch.arange(8))
-    small = compact(Lengths(), masks, inputs)
-    assert small.model.one.out_features == 3
-
-
-def test_gradients_without_a_finite_value_are_compared() -> None:
-    class Root(Given):
-        def forward(self, x: Tensor) -> Tensor:
-            return self.linear(x).relu().sqrt()
-
-    masks = {"linear.weight": torch.eye(4, 3, dtype=torch.bool)}
-    small = compact(Root(None), masks, (torch.randn(5, 3),))
-    assert small.report.parameters_after == 16

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from infcop.collapse import compact, restore_into
 from infcop.errors import CollapseError
 from tests.reference.collapse import channel_masks, masked, random_masks
-from tests.reference.collapse_graphs import RandomNet, RandomTokens, mlp
+from tests.reference.collapse_graphs import RandomNet, mlp
+from tests.reference.collapse_tokens import RandomTokens
 
 
 def trained(small: nn.Module, seed: int = 0) -> None:
