@@ -25,7 +25,7 @@ _PER_CHANNEL = (
 )
 
 
-def shrink(model: nn.Module, plan: Plan, stated: Mapping[str, Mapping[str, int]]) -> nn.Module:
+def shrink(model: nn.Module, plan: Plan, stated: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """Return a smaller copy of a model, of the same classes; tied parameters stay tied.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,13 +18,13 @@ __all__ = ["changed_sizes", "stated_sizes"]
 
 def stated_sizes(
     model: nn.Module, findings: Findings, found: Survivors, places: Collection[str]
-) -> dict[str, dict[str, int]]:
+) -> dict[str, dict[str, Any]]:
     """Return which attributes of some modules to set to which value.
 
     An attribute is taken for a size if it is an integer equal to the old size of a dimension that
-    goes through a reshaping of its module and changes there. If other dimensions of that size stay
-    as they are, its name has to speak of heads. It is left alone if dimensions of that size change
-    in different ways.
+    goes through a reshaping of its module and changes there; lists of integers are looked into. If
+    other dimensions of that size stay as they are, its name has to speak of heads. It is left alone
+    if dimensions of that size change in different ways.
 
     Args:
         model: The model.
@@ -31,20 +32,33 @@ def stated_sizes(
         found: What survives.
         places: The modules to look at, by name.
     """
-    stated: dict[str, dict[str, int]] = {}
+    stated: dict[str, dict[str, Any]] = {}
     for place in places:
         new = _sizes_of(findings.sizes, found, place)
-        own = {}
-        for name, value in vars(model.get_submodule(place)).items():
-            if type(value) is not int:
-                continue
-            sizes = new.get(value, set())
-            changed = sizes - {value}
-            if len(changed) == 1 and (value not in sizes or "heads" in name or "n_head" in name):
-                own[name] = changed.pop()
-        if own:
-            stated[place] = own
+        own = {
+            name: _restated(name, value, new)
+            for name, value in vars(model.get_submodule(place)).items()
+            if _is_size(value) or (isinstance(value, (list, tuple)) and all(map(_is_size, value)))
+        }
+        before = vars(model.get_submodule(place))
+        changed = {name: value for name, value in own.items() if value != before[name]}
+        if changed:
+            stated[place] = changed
     return stated
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int
+
+
+def _restated(name: str, value: Any, new: Mapping[int, set[int]]) -> Any:
+    """Return what an attribute has to say, one size or several."""
+    if not _is_size(value):
+        return type(value)(_restated(name, one, new) for one in value)
+    sizes = new.get(value, set())
+    changed = sizes - {value}
+    clear = value not in sizes or "heads" in name or "n_head" in name
+    return next(iter(changed)) if len(changed) == 1 and clear else value
 
 
 def changed_sizes(

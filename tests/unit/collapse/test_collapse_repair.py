@@ -46,6 +46,23 @@ def test_attributes_that_state_sizes_are_set_anew() -> None:
     assert model.layers[1].num_heads == 4
 
 
+def test_lists_of_sizes_are_set_anew() -> None:
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes, self.names = [4, 4], ["one", "other"]
+            self.up, self.down = nn.Linear(5, 8), nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = self.up(x).split(self.sizes, dim=1)
+            return self.down(one * other)
+
+    masks = {"layers.0.down.weight": without((5, 4), 1, 2)}
+    result = collapsed(Stack(Split()), masks, torch.randn(4, 5))
+    assert result.model.layers[0].sizes == [3, 3]
+    assert result.model.layers[0].names == ["one", "other"]
+
+
 def test_equal_sizes_are_told_apart_by_name() -> None:
     """As many heads as dimensions: only the number of heads changes."""
     masks = {"layers.0.out.weight": without((5, 9), 1, 0, 1, 2)}
