@@ -79,7 +79,8 @@ def data_dir() -> Path | None:
 
 
 def _module() -> str:
-    return f"benchmarks.{Path(sys.argv[0]).stem}"
+    path = Path(sys.argv[0])
+    return f"benchmarks.{path.parent.name if path.stem == '__main__' else path.stem}"
 
 
 def _without_out(words: list[str]) -> list[str]:

@@ -19,8 +19,8 @@ from typing import Any
 import infcop
 from benchmarks.common import data_dir, machine
 from benchmarks.families.figures import figures, pooled_table
+from benchmarks.stop_study.__main__ import shortened
 from benchmarks.stop_study.figures import tables
-from infcop.core.compare import CompareConfig
 from infcop.core.study import StudyResults
 from infcop.study.configure import load_comparison, with_data_dir
 
@@ -72,7 +72,8 @@ def _run(options: argparse.Namespace) -> dict[str, StudyResults]:
             continue
         config = load_comparison(HERE / f"{study}.yaml")
         if options.quick:
-            config = _quick(config)
+            config = shortened(config, passes=6)
+            config = config.model_copy(update={"densities": config.densities[:1]})
         located = config if found is None else with_data_dir(config, str(found))
         results = infcop.compare(located, out=folder / study, workers=options.workers)
         # Where the data lie on this machine is nobody else's business.
@@ -87,20 +88,6 @@ def _write(out: Path, done: dict[str, StudyResults]) -> None:
     content: dict[str, Any] = {"command": "python -m benchmarks.families", **machine()}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(content | {"studies": studies}) + "\n", encoding="utf-8")
-
-
-def _quick(config: CompareConfig) -> CompareConfig:
-    """Return the first setting with one seed, one density and a few passes."""
-    label, setting = next(iter(config.settings.items()))
-    small = setting.model_copy(
-        update={
-            "dense": setting.dense.model_copy(update={"passes": 6}),
-            "levels": setting.levels.model_copy(update={"max_passes": 6.0, "unit": 6.0}),
-            "final": setting.final.model_copy(update={"passes": 2}),
-        }
-    )
-    changes = {"seeds": (0,), "densities": config.densities[:1], "settings": {label: small}}
-    return config.model_copy(update=changes)
 
 
 if __name__ == "__main__":

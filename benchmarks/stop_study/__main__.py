@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> None:
         write_cora(found / "cora", folder / "data")
         config = _with_words(config, folder / "data")
     if options.quick:
-        config, named = _quick(config), _quick(named)
+        config, named = shortened(config), shortened(named)
     results = infcop.compare(config, out=folder, workers=options.workers)
     out = options.out or (None if options.quick else _file(options.study))
     if out is not None:
@@ -90,13 +90,13 @@ def _with_words(config: CompareConfig, folder: Path) -> CompareConfig:
     return config.model_copy(update={"settings": moved})
 
 
-def _quick(config: CompareConfig) -> CompareConfig:
-    """Return the first setting with one seed and a few passes."""
+def shortened(config: CompareConfig, passes: int = 4) -> CompareConfig:
+    """Return the first setting with one seed and a few passes, for a check."""
     label, setting = next(iter(config.settings.items()))
     small = setting.model_copy(
         update={
-            "dense": setting.dense.model_copy(update={"passes": 4}),
-            "levels": setting.levels.model_copy(update={"max_passes": 4.0, "unit": 4.0}),
+            "dense": setting.dense.model_copy(update={"passes": passes}),
+            "levels": setting.levels.model_copy(update={"max_passes": passes, "unit": passes}),
             "final": setting.final.model_copy(update={"passes": 2}),
         }
     )

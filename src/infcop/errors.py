@@ -67,8 +67,6 @@ class FlowError(InfcopError, ValueError):
 class PruningError(InfcopError, ValueError):
     """A mask or a pruning budget can't be honoured."""
 
-    exit_code = 3
-
 
 class LayerCollapseError(PruningError):
     """A layer would lose all its weights."""

@@ -91,6 +91,18 @@ def test_an_early_bird_stops_the_dense_training(search: Search) -> None:
     assert result.outcome.dense == {}
 
 
+def test_the_mask_that_settled_is_the_one_that_is_drawn(search: Search) -> None:
+    start = {"kind": "early-bird", "distance": 0.9, "window": 2}
+    method = {"name": "early-bird", "score": "fisher", "start": start}
+    result = search(method=method, dense={"passes": 6}, probe_examples=32)
+    dense, first = result.record.dense, result.record.levels[0]
+    # Scored after each of two passes: once for the window, once for what settled, not again.
+    scored = dense.cost.measuring_gradient
+    assert scored > 0
+    assert first.readings[0].cost.measuring_gradient == 0
+    assert dense.cost == sum((reading.cost for reading in dense.readings), type(dense.cost)())
+
+
 def test_an_early_bird_that_never_settles_trains_to_the_end(search: Search) -> None:
     start = {"kind": "early-bird", "distance": 1e-9, "window": 2}
     result = search(method={"name": "early-bird", "start": start})
@@ -212,6 +224,9 @@ def test_a_layer_may_be_emptied_on_request(search: Search) -> None:
         ),
         ("rigl", {"milestones": [0.5]}, ConfigError, "milestone"),
         ("rigl", {"final": {"passes": 0}}, ConfigError, "final.passes"),
+        ("rigl", {"final": {"passes": 1}}, ConfigError, "no exchange"),
+        ("early-bird", {}, ConfigError, "one mask for each pass"),
+        ({"name": "early-bird", "score": "random"}, {"dense": {"passes": 6}}, ConfigError, "drawn"),
         (
             {"name": "rigl", "pattern": "channel"},
             {},

@@ -52,6 +52,13 @@ METHODS: dict[str, dict[str, Any]] = {
         "rewind": {"to": "epoch", "passes": 1, "when": "end"},
         "stop": {"rule": "shock-budget", "fraction": 0.5, "power": 1.0},
     },
+    "by movement": {
+        "name": "movement",
+        "schedule": FRACTION,
+        "scope": "global",
+        "rate": {"kind": "schedule"},
+    },
+    "by gradients": {"name": "lth", "score": "fisher", "schedule": FRACTION},
     "by the shock": {
         "name": "lth",
         "schedule": FRACTION,

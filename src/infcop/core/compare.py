@@ -103,7 +103,9 @@ class StudyMethod(Value):
     def splits(self) -> bool:
         """Whether each density has a run of its own, because it must or was asked to."""
         no_way_through = (
-            self.method.schedule.kind == "one-shot" or self.method.rate.kind == "one-run"
+            self.method.schedule.kind == "one-shot"
+            or self.method.rate.kind == "one-run"
+            or self.method.regrow is not None
         )
         return self.per_density or self.equal_cost_to is not None or no_way_through
 

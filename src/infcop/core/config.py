@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from infcop.core.method import Cubic, FixedBudget, Linear, MethodConfig, judges_pruning
 from infcop.core.pattern import NofM
 from infcop.core.rate import LrSchedule
+from infcop.core.start import EarlyBird
 from infcop.core.values import Value
 
 __all__ = [
@@ -184,10 +185,18 @@ class SearchConfig(Value):
                 "another mask behind than the search goes on from; leave milestones out and make "
                 "one search for each density"
             )
-        if self.method.regrow is not None and self.final_passes == 0:
+        regrow = self.method.regrow
+        if regrow is not None and regrow.every >= regrow.until * self.final_passes:
             raise ValueError(
-                "method.regrow exchanges entries in the final training: it needs final.passes "
-                "above 0"
+                f"method.regrow.every ({regrow.every:g}) must lie below method.regrow.until times "
+                f"final.passes ({regrow.until * self.final_passes:g}): there would be no exchange "
+                "in the final training"
+            )
+        start = self.method.start
+        if isinstance(start, EarlyBird) and start.window > self.dense.passes:
+            raise ValueError(
+                f"method.start.window ({start.window}) must not exceed dense.passes "
+                f"({self.dense.passes}): there is one mask for each pass"
             )
         if self.method.rate.kind == "one-run" and self.milestones:
             raise ValueError(

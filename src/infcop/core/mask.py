@@ -72,12 +72,9 @@ class Masks(Mapping[str, Tensor]):
         """Surviving entries over all entries, in [0, 1]."""
         return self.kept / self.total
 
-    def distance(self, other: Masks) -> float:
-        """Return the part of all entries that survives in one of both only, in [0, 1].
-
-        (The normalised Hamming distance of You et al., arXiv 1909.11957, section 3.)
-        """
-        return sum(int((self[name] ^ other[name]).count_nonzero()) for name in self) / self.total
+    def differing(self, other: Masks) -> int:
+        """Return how many entries survive in one of both only."""
+        return sum(int((self[name] ^ other[name]).count_nonzero()) for name in self)
 
     def __le__(self, other: Masks) -> bool:
         """Whether every entry that survives here survives in ``other`` too."""

@@ -216,6 +216,11 @@ class MethodConfig(Value):
         problem = None
         if self.start.kind != "trained":
             problem = self._needs_a_trained_network()
+        if self.start.kind == "early-bird" and self.score.kind == "random":
+            problem = (
+                "start 'early-bird' waits until the masks settle, which drawn ones do at once; use "
+                "another score, or start 'initialisation'"
+            )
         if self.start.kind == "initialisation" and self.score.kind == "movement":
             problem = (
                 "score 'movement' is what training has done to the weights: it needs start "

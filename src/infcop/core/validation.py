@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -39,11 +39,21 @@ def validated(cls: type[Model], data: Mapping[str, object], at: str = "") -> Mod
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        # A list with a wrong entry also counts as too short: that would only confuse.
         details = error.errors()
-        told = [d for d in details if d["type"] != "too_short"] or details
+        told = [d for d in details if not _confuses(d, details)] or details
         lines = [_explained(cls, data, detail, at) for detail in told]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _confuses(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+    """Whether a mistake only follows from another one, and would hide it.
+
+    A list with a wrong entry counts as too short as well, and a misspelt name as no mapping where a
+    mapping may stand too.
+    """
+    beside = {d["loc"][:-1] for d in details if d["type"] == "literal_error"}
+    no_mapping = detail["type"] == "model_type" and detail["loc"][:-1] in beside
+    return no_mapping or detail["type"] == "too_short"
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

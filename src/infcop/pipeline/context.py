@@ -68,7 +68,8 @@ class Run:
         self.movement = movement
         """Where training has moved the weights, for a score that asks for it."""
         self.history: list[Masks] = []
-        """The masks that would have been drawn after the last passes of the dense training."""
+        """The masks that would have been drawn after the last passes of the dense training, while
+        it goes on; after it, the one that the first level draws, if that is known."""
         self.rule_state: Any = None
         self._phase_state: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._saved_at = time.monotonic()

@@ -5,13 +5,15 @@ Methods that prune before training leave it as it is given.
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from infcop.core.records import Reading, StopDecision, StopReason
 from infcop.errors import LayerCollapseError
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.events import step_events
 from infcop.pipeline.marks import dense_marks, dense_reads, reference_place
 from infcop.pipeline.pruning import next_masks
-from infcop.pipeline.reading import train_and_read, with_flow, with_halves, with_metrics
+from infcop.pipeline.reading import train_and_read, with_halves, with_metrics
 from infcop.pipeline.wanted import wants_halves
 from infcop.rewinding.policy import snapshot_place
 from infcop.rewinding.snapshot import Snapshot
@@ -38,11 +40,14 @@ def train_dense(run: Run) -> None:
     for stop in stops:
         if stop > phase.step:
             _train_and_read(run, phase, stop)
-            if _mask_has_settled(run):
+            if stop == stops[-1]:
+                run.history = []
+            elif stop % phase.clock.steps_per_pass == 0 and _mask_has_settled(run):
+                # The first level draws this one.
+                run.history = run.history[-1:]
                 break
-            if stop != stops[-1]:
+            else:
                 run.save_if_due(phase)
-    run.history = []
     run.store.write_tensors(run.store.dense, Snapshot.take(run.model, copy=False))
     run.save()
     run.store.append_log("dense", passes=phase.passes)
@@ -54,12 +59,10 @@ def _leave_untrained(run: Run) -> None:
     if snapshot_place(run.config.method.rewind, run.config.dense.warmup) is not None:
         _keep_rewind_values(run)
     run.store.write_tensors(run.store.dense, Snapshot.take(run.model, copy=False))
-    reading = with_flow(run, Reading(phase="dense", level=0, passes=0.0))
-    run.states.keep("dense")
-    run.states.keep("trained")
     stopped = StopDecision(stop=True, reason=StopReason.UNTRAINED)
+    reading = Reading(phase="dense", level=0, passes=0.0)
     dense = add_reading(run.record.dense, reading, run.lap())
-    run.update(dense=dense.model_copy(update={"stopped_by": stopped}), reference=reading)
+    run.update(dense=dense.model_copy(update={"stopped_by": stopped}))
     run.save()
     run.store.append_log("dense", passes=0.0)
     run.progress.say("dense network: left untrained, since pruning begins at the initialisation")
@@ -76,10 +79,9 @@ def _mask_has_settled(run: Run) -> bool:
         run.history = []
         return False
     run.history = [*run.history[1 - start.window :], masks]
-    distance = max(run.history[0].distance(other) for other in run.history)
-    settled = len(run.history) == start.window and all(
-        one.distance(other) <= start.distance for one in run.history for other in run.history
-    )
+    pairs = combinations(run.history, 2)
+    distance = max((one.differing(other) / one.total for one, other in pairs), default=0.0)
+    settled = len(run.history) == start.window and distance <= start.distance
     last = dense.readings[-1]
     last = last.model_copy(update={"cost": last.cost + cost})
     if settled and last.main is None:

@@ -9,7 +9,7 @@ from infcop.masking.regrow import exchange, exchange_fraction
 from infcop.pipeline.context import Run
 from infcop.training.phase import Phase
 
-__all__ = ["Regrowing", "step_events"]
+__all__ = ["final_step_events", "step_events"]
 
 
 class _Masking:
@@ -18,7 +18,7 @@ class _Masking:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def before_step(self, step: int) -> bool:
+    def before_step(self, phase: Phase) -> bool:
         self._run.enforcer.mask_gradients()
         return True
 
@@ -29,46 +29,42 @@ class _Masking:
 class _Moving(_Masking):
     """Also adds up where training moves the weights."""
 
-    def before_step(self, step: int) -> bool:
-        super().before_step(step)
+    def before_step(self, phase: Phase) -> bool:
+        super().before_step(phase)
         assert self._run.movement is not None
         self._run.movement.add()
         return True
 
 
-class Regrowing(_Masking):
+class _Regrowing(_Masking):
     """Exchanges entries in the course of a training; such a step changes no weight otherwise.
 
     As in RigL (arXiv 1911.11134, algorithm 1), an exchange takes the place of the optimiser's step,
     and looks at the gradient of this one batch.
     """
 
-    def __init__(self, run: Run, regrow: Regrow) -> None:
+    def __init__(self, run: Run, regrow: Regrow, recovery: float) -> None:
         super().__init__(run)
-        self._regrow = regrow
-        self.phase: Phase | None = None
+        self._regrow, self._recovery = regrow, recovery
 
-    def before_step(self, step: int) -> bool:
-        """Mask the gradients, or exchange entries instead of a step."""
-        fraction = self._due(step)
+    def before_step(self, phase: Phase) -> bool:
+        fraction = self._due(phase)
         if fraction == 0:
-            return super().before_step(step)
-        self._exchange(step, fraction)
+            return super().before_step(phase)
+        self._exchange(phase, fraction)
         return False
 
-    def _due(self, step: int) -> float:
+    def _due(self, phase: Phase) -> float:
         """Return which part of the entries is exchanged now; 0 between the exchanges."""
-        assert self.phase is not None
-        clock = self.phase.clock
-        every = max(clock.steps_at(self._regrow.every), 1)
-        if step == 0 or step % every:
+        clock = phase.clock
+        step = phase.step - clock.steps_at(self._recovery)
+        if step <= 0 or step % max(clock.steps_at(self._regrow.every), 1):
             return 0.0
         whole = clock.steps_at(self._run.config.final_passes)
         return exchange_fraction(self._regrow, step / whole)
 
-    def _exchange(self, step: int, fraction: float) -> None:
-        run, phase = self._run, self.phase
-        assert phase is not None
+    def _exchange(self, phase: Phase, fraction: float) -> None:
+        run = self._run
         weights = {name: parameter.detach() for name, parameter in run.parameters.items()}
         gradients = None
         if self._regrow.by == "gradient":
@@ -77,7 +73,7 @@ class Regrowing(_Masking):
                 for name, parameter in run.parameters.items()
                 if parameter.grad is not None
             }
-        seed = derive_seed(run.config.seed, "regrow", step)
+        seed = derive_seed(run.config.seed, "regrow", phase.step)
         before, masks = run.masks, exchange(weights, gradients, run.masks, fraction, seed=seed)
         run.mask_with(masks)
         moved = 0
@@ -92,3 +88,13 @@ class Regrowing(_Masking):
 def step_events(run: Run) -> _Masking:
     """Return what happens around the steps of the dense training and of levels."""
     return _Masking(run) if run.movement is None else _Moving(run)
+
+
+def final_step_events(run: Run, recovery: float) -> _Masking:
+    """Return what happens around the steps of the final training, where masks may move.
+
+    So many passes of recovery come first, in which they don't. How the weights move then is not
+    added up: nothing is pruned by it, and a search that only branches off goes on without it.
+    """
+    regrow = run.config.method.regrow
+    return _Masking(run) if regrow is None else _Regrowing(run, regrow, recovery)

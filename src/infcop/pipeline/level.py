@@ -69,7 +69,11 @@ def _prune(run: Run) -> bool:
     """
     before = run.masks
     method = run.config.method
-    masks, scoring = next_masks(run, run.next_stop_kept)
+    if run.history:
+        # The dense training stopped because these had settled.
+        masks, scoring = run.history.pop(), Cost()
+    else:
+        masks, scoring = next_masks(run, run.next_stop_kept)
     if masks.kept == before.kept:
         run.warn(
             f"the schedule '{method.schedule.kind}' finds nothing to remove at density "

@@ -23,7 +23,7 @@ def level_rates(run: Run) -> Callable[[float], float]:
     config, dense = run.config, run.config.dense
     *before, level = run.record.levels
     facts = LevelFacts(
-        start=schedule_start(config.method.rewind, dense.passes, dense.warmup),
+        start=schedule_start(config.method.rewind, _dense_passes(run), dense.warmup),
         pruned_norm=level.pruned_norm,
         pruned_fraction=level.removed / (level.removed + level.kept),
         before=sum(past.passes for past in before),
@@ -57,6 +57,11 @@ def recovery_passes(run: Run, done: PhaseRecord) -> float:
     clock = Clock(len(run.task.train_loader))
     passes = min(first.decision.until, run.config.levels.max_passes)
     return max(clock.steps_at(passes), 1) / clock.steps_per_pass
+
+
+def _dense_passes(run: Run) -> float:
+    """Return the passes that the dense network was trained for, which may have stopped early."""
+    return run.record.dense.readings[-1].passes
 
 
 def _run_passes(run: Run) -> float:

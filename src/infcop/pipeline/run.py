@@ -7,7 +7,7 @@ from collections.abc import Callable
 from infcop.core.records import Cost, LevelRecord, Milestone, Outcome, PhaseRecord, Reading
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.dense import go_back, train_dense
-from infcop.pipeline.events import Regrowing, step_events
+from infcop.pipeline.events import final_step_events
 from infcop.pipeline.level import is_open, run_level
 from infcop.pipeline.marks import final_marks
 from infcop.pipeline.rates import final_rates, recovery_passes
@@ -38,7 +38,7 @@ def execute(run: Run) -> None:
 def _milestone_is_due(run: Run) -> bool:
     """Whether the last level ended at a milestone that has no finished network yet."""
     levels, milestones = run.record.levels, run.record.milestones
-    if is_open(levels) or not levels:
+    if is_open(levels) or not levels or run.masks.kept <= run.target_kept:
         return False
     # Whole groups may end somewhat below the count of a milestone.
     before, kept = levels[-1].kept + levels[-1].removed, levels[-1].kept
@@ -162,9 +162,8 @@ def _judging_loader(run: Run) -> Loader:
 
 
 def _final_phase(run: Run, label: tuple[str | int, ...], recovery: float) -> Phase:
-    config, regrow = run.config, run.config.method.regrow
-    events = step_events(run) if regrow is None else Regrowing(run, regrow)
-    phase = Phase(
+    config = run.config
+    return Phase(
         run.engine,
         run.wrapped,
         run.task,
@@ -172,12 +171,9 @@ def _final_phase(run: Run, label: tuple[str | int, ...], recovery: float) -> Pha
         rate=final_rates(run, recovery),
         seed=config.seed,
         label=label,
-        events=events,
+        events=final_step_events(run, recovery),
         on_step=run.progress.step,
     )
-    if isinstance(events, Regrowing):
-        events.phase = phase
-    return phase
 
 
 def conclude(run: Run) -> None:

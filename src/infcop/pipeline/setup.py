@@ -136,7 +136,8 @@ def _warn_of_small_rate(run: Run) -> None:
     config = run.config
     rewind, dense = config.method.rewind, config.dense
     start = schedule_start(rewind, dense.passes, dense.warmup)
-    if config.method.rate.kind != "schedule" or start < dense.passes:
+    to_the_end = config.method.start.kind == "trained"
+    if config.method.rate.kind != "schedule" or start < dense.passes or not to_the_end:
         return
     rate = level_rate(config, LevelFacts(start=start), passes=0)
     if rate < _SMALL * config.training.lr:

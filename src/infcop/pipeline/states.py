@@ -65,7 +65,7 @@ class States:
         before, self._mask = self._mask, mask
         if before is None or mask is None or mask.kept == 0:
             return None
-        return sum(int((mask[name] ^ before[name]).sum()) for name in mask) / mask.kept
+        return mask.differing(before) / mask.kept
 
     def _keep(self, anchor: Anchor, present: Matrices) -> None:
         if self.wants(anchor):

@@ -19,7 +19,8 @@ def level_rule(config: SearchConfig) -> StopRule:
 
 def asks_at_once(config: SearchConfig) -> bool:
     """Return whether the rule is asked right after pruning, so a level may need no training."""
-    return config.min_passes == 0 and config.method.flow.source != "training"
+    never_trains = config.level_passes == 0
+    return never_trains or (config.min_passes == 0 and config.method.flow.source != "training")
 
 
 def stop_context(record: RunRecord, config: SearchConfig, level: int) -> StopContext:

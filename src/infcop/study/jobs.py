@@ -44,11 +44,12 @@ class Job(Value):
 
     def failed(self, message: str, density: float | None = None) -> StudyFailure:
         """Return what is told about a density that this run did not give, or about all of them."""
+        whole = None if self.config.milestones else self.config.density
         return StudyFailure(
             setting=self.setting,
             method=self.method,
             seed=self.seed,
-            density=density,
+            density=whole if density is None else density,
             message=message,
         )
 

@@ -33,8 +33,8 @@ __all__ = ["Phase", "StepEvents", "StepWatch"]
 class StepEvents(Protocol):
     """What the pipeline adds to a training step."""
 
-    def before_step(self, step: int) -> bool:
-        """Run between ``backward`` and the optimiser's step, after so many steps of the phase.
+    def before_step(self, phase: Phase) -> bool:
+        """Run between ``backward`` and the optimiser's step.
 
         Returns:
             Whether the optimiser shall make its step.
@@ -155,7 +155,7 @@ class Phase:
         examples = self._task.batch_size(batch)
         if listener is not None:
             listener.after_backward(examples)
-        if self._events is None or self._events.before_step(self.step):
+        if self._events is None or self._events.before_step(self):
             if self._recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self._trainable, self._recipe.clip_norm)
             self._optimizer.step()

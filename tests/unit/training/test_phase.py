@@ -238,9 +238,9 @@ class Recorder:
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter, self.log, self.asked = parameter, [], []
 
-    def before_step(self, step: int) -> bool:
+    def before_step(self, phase: Phase) -> bool:
         self.log.append(("before", self.parameter.grad.clone(), self.parameter.detach().clone()))
-        self.asked.append(step)
+        self.asked.append(phase.step)
         return True
 
     def after_step(self) -> None:
@@ -274,7 +274,7 @@ class Masking:
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
 
-    def before_step(self, step: int) -> bool:
+    def before_step(self, phase: Phase) -> bool:
         self.parameter.grad.mul_(1e6)[0] = 0
         return True
 
@@ -285,8 +285,8 @@ class Masking:
 class Refusing:
     """Leaves out every third step."""
 
-    def before_step(self, step: int) -> bool:
-        return step % 3 != 0
+    def before_step(self, phase: Phase) -> bool:
+        return phase.step % 3 != 0
 
     def after_step(self) -> None:
         pass
