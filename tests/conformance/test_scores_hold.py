@@ -21,6 +21,7 @@ from infcop.errors import PruningError
 from infcop.masking.groups import Groups
 from infcop.masking.prune import shrink
 from infcop.scoring import SCORES, needs_data
+from infcop.tasks.classification import Classification
 from tests.end_to_end.conftest import toy_batches
 from tests.reference import axes
 from tests.reference.axis_networks import (
@@ -34,6 +35,8 @@ from tests.reference.axis_networks import (
     straight,
     weights_of,
 )
+from tests.reference.scores import SCORE_TWINS
+from tests.reference.states import state_of
 
 EVERY = axes.settings(Score)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -44,6 +47,7 @@ every_score = pytest.mark.parametrize("score", EVERY.values(), ids=EVERY)
 
 def test_every_score_of_the_settings_is_swept() -> None:
     assert axes.unprepared(Score) == ""
+    assert axes.without_twin(Score, SCORE_TWINS) == ""
     assert {score.kind for score in EVERY.values()} == set(SCORES)
 
 
@@ -61,18 +65,6 @@ def holes(shapes: axes.Shapes, part: float = 0.6) -> Masks:
 
 def same(first: Masks | dict[str, Tensor], second: Masks | dict[str, Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[n], second[n]) for n in first)
-
-
-def state_of(model: nn.Module) -> dict[str, Any]:
-    return {
-        "values": {name: t.cpu().numpy().tobytes() for name, t in model.state_dict().items()},
-        "gradients": [p.grad is None for p in model.parameters()],
-        "modes": [module.training for module in model.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
-        "python": random.getstate(),
-        "numpy": np.random.get_state()[1].tobytes(),
-        "torch": torch.get_rng_state().numpy().tobytes(),
-    }
 
 
 # -- form and randomness ---------------------------------------------------------------------------
@@ -136,6 +128,21 @@ def test_what_is_said_of_pruned_entries_revives_none(score: Any) -> None:
     for value in (float("inf"), float("nan")):
         loud = {name: values.masked_fill(~masks[name], value) for name, values in scores.items()}
         assert same(pick(loud, masks, 0.5), after)
+
+
+@every_score
+@pytest.mark.parametrize("part", [1.0, 0.6], ids=["dense", "pruned"])
+def test_scores_are_those_of_the_slow_reference(score: Any, part: float) -> None:
+    model, data = straight(), batches(*VECTOR, dtype=torch.float64)
+    masks = holes(shapes_of(model), part)
+    mask_weights(model, masks)
+    found = scored(score, model, data, masks, seed=5)
+    expected = SCORE_TWINS[score.kind](score, model, Classification([0], [0]), data, seed=5)
+    assert list(found) == list(expected)
+    for name, values in found.items():
+        largest = float(np.abs(expected[name]).max())
+        assert largest > 0
+        np.testing.assert_allclose(values, expected[name], rtol=1e-6, atol=1e-8 * largest)
 
 
 # -- what changes no mask --------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import multiprocessing
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -101,6 +101,20 @@ class Processes:
             except EOFError:
                 answers.append({"failure": "the process has ended"})
         return answers
+
+
+def outcome(action: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Return what an action gives, or its error, as values that JSON can hold."""
+    try:
+        return {"value": action(*arguments)}
+    except Exception as error:
+        return {"error": type(error).__name__, "message": str(error)}
+
+
+def all_alike(answers: Sequence[Any]) -> Any:
+    """Return the answer of all processes, making sure that it is one, to the last bit."""
+    assert all(repr(answer) == repr(answers[0]) for answer in answers)
+    return answers[0]
 
 
 def _serve(rank: int, connection: Connection) -> None:

@@ -1,4 +1,7 @@
-"""Slow twins of the scores: loops over single weights, dense Hessians, closed forms."""
+"""Slow twins of the scores: loops over single weights, dense Hessians, closed forms.
+
+``SCORE_TWINS`` has one for every score of the settings, of the whole of a small network.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ import copy
 import numpy as np
 import torch
 from torch.func import functional_call
+
+from infcop.core.rng import derive_seed
+from infcop.models.prunable import find_prunable
 
 
 def _channels(layer):
@@ -122,3 +128,99 @@ def slow_synflow(weights):
         scores.append(left[:, None] * size * right[None, :])
         left = size.T @ left
     return scores[::-1], float(rights[-1].sum())
+
+
+# Of every score, for a chain of linear layers without biases and rectifiers between them.
+
+
+def _weights(model):
+    return {n: model.get_parameter(n).detach().double().numpy() for n in find_prunable(model).names}
+
+
+def _sensitivities(model, task, batches):
+    """Weight times gradient of the mean loss, by central differences."""
+    return {n: w * slow_gradient(model, task, batches, n) for n, w in _weights(model).items()}
+
+
+def _magnitude(score, model, task, batches, seed):
+    return {
+        name: np.array([abs(float(w)) for w in weight.ravel()]).reshape(weight.shape)
+        for name, weight in _weights(model).items()
+    }
+
+
+def _random(score, model, task, batches, seed):
+    """What a generator of the layer's own gives, which knows the seed and the name alone."""
+    drawn = {}
+    for name, weight in _weights(model).items():
+        generator = torch.Generator().manual_seed(derive_seed(seed, "scoring", "noise", name))
+        drawn[name] = torch.randn(weight.shape, generator=generator, dtype=torch.float64).numpy()
+    return drawn
+
+
+def _snip(score, model, task, batches, seed):
+    sizes = _taylor(score, model, task, batches, seed)
+    whole = sum(float(one) for size in sizes.values() for one in size.ravel())
+    return {name: size / whole for name, size in sizes.items()}
+
+
+def _taylor(score, model, task, batches, seed):
+    return {name: np.abs(found) for name, found in _sensitivities(model, task, batches).items()}
+
+
+def _grasp(score, model, task, batches, seed):
+    weights = _weights(model)
+    products = slow_hessian_gradient(model, task, batches, list(weights), score.temperature)
+    return {name: weight * products[name].numpy() for name, weight in weights.items()}
+
+
+def _synflow(score, model, task, batches, seed):
+    weights = _weights(model)
+    return dict(zip(weights, slow_synflow(weights.values())[0], strict=True))
+
+
+def _fisher(score, model, task, batches, seed):
+    """Half the mean of the squares of weight times gradient, over single examples."""
+    ones = [
+        (inputs[number : number + 1], labels[number : number + 1])
+        for inputs, labels in batches
+        for number in range(len(inputs))
+    ]
+    each = [_sensitivities(model, task, [one]) for one in ones]
+    return {name: sum(one[name] ** 2 for one in each) / len(each) / 2 for name in each[0]}
+
+
+def _by_layer(twin):
+    """Score layer by layer, each with the inputs that the layers before it give."""
+
+    def of_model(score, model, task, batches, seed):
+        values, found = torch.cat([inputs for inputs, _ in batches]), {}
+        with torch.no_grad():
+            for place, layer in enumerate(model):
+                if isinstance(layer, torch.nn.Linear):
+                    found[f"{place}.weight"] = twin(layer, values)
+                values = layer(values)
+        return found
+
+    return of_model
+
+
+def _movement(score, model, task, batches, seed):
+    """Against the gradients of steps on each batch, where no step moves anything."""
+    steps = [_sensitivities(model, task, [batch]) for batch in batches]
+    return {name: -sum(step[name] for step in steps) for name in steps[0]}
+
+
+SCORE_TWINS = {
+    "magnitude": _magnitude,
+    "random": _random,
+    "snip": _snip,
+    "grasp": _grasp,
+    "synflow": _synflow,
+    "taylor": _taylor,
+    "fisher": _fisher,
+    "wanda": _by_layer(slow_wanda),
+    "correlation": _by_layer(slow_pair_correlation),
+    "movement": _movement,
+}
+"""By the kind of a score what it says of a model and batches; of surviving and pruned weights."""

@@ -12,7 +12,7 @@ from infcop.core.float64 import to_float64
 from infcop.core.mask import Masks
 from infcop.core.names import did_you_mean
 from infcop.errors import FlowError
-from infcop.models.nodes import has_reentrant_checkpoint
+from infcop.models.gradients import loss_gradients
 
 __all__ = [
     "FullGradient",
@@ -65,20 +65,11 @@ def batch_gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str,
         >>> batch_gradients((weight**2).sum(), {"weight": weight})
         {'weight': tensor([4.])}
     """
-    if loss.ndim != 0 or not loss.requires_grad:
-        raise FlowError(
-            "gradient flow: expected task.training_step to return a scalar loss with a gradient, "
-            f"got shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}; return the mean "
-            "loss undetached, and measure outside torch.inference_mode"
-        )
-    if has_reentrant_checkpoint(loss):
-        raise FlowError(
-            "gradient flow: expected activation checkpoints with use_reentrant=False, got a "
-            "reentrant one, whose gradients can't be had without touching .grad; change it, or "
-            "read from training"
-        )
-    gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-    return dict(zip(parameters, gradients, strict=True))
+    return loss_gradients(loss, parameters, failed=_no_gradient)
+
+
+def _no_gradient(sentence: str) -> FlowError:
+    return FlowError(f"gradient flow: {sentence}, or read from training")
 
 
 class GradientStatistics(Protocol):

@@ -6,11 +6,11 @@ from torch import Tensor, linalg, where, zeros_like
 
 from infcop.core.edges import Edge
 from infcop.core.names import did_you_mean
+from infcop.core.spread import is_constant
 from infcop.errors import FlowError
 from infcop.flow.moments import Channels, CoMoments, EdgeMoments
 
 __all__ = [
-    "DEAD_TOLERANCE",
     "absolute_mean",
     "alignment",
     "both_means",
@@ -22,10 +22,6 @@ __all__ = [
     "signed_mean",
 ]
 
-DEAD_TOLERANCE = 8.0
-"""A channel is dead if its standard deviation is at most this many machine epsilons of its mean:
-what rounding alone can make of a constant."""
-
 
 def correlation(moments: CoMoments, edge: Edge) -> Tensor:
     r"""Return the population correlations between the channels of an edge.
@@ -35,7 +31,7 @@ def correlation(moments: CoMoments, edge: Edge) -> Tensor:
             \frac{(a_{p,ni} - \mu_{p,i}) (a_{c,nj} - \mu_{c,j})}{s_{p,i}\, s_{c,j}}
 
     (reconstructed from the public code of arXiv 2501.15592, not from its text). The row or column
-    of a dead channel (see :data:`DEAD_TOLERANCE`) is 0. A channel with a non-finite activation
+    of a dead channel (see :func:`dead_units`) is 0. A channel with a non-finite activation
     gives NaN.
 
     Returns:
@@ -174,8 +170,8 @@ def effective_rank(moments: CoMoments) -> tuple[float, ...]:
 def dead_units(moments: CoMoments) -> dict[str, int]:
     """Return per layer how many channels did not vary over the examples.
 
-    A channel is dead if ``deviation <= DEAD_TOLERANCE * eps * |mean|``, with ``eps`` the machine
-    epsilon of its activations, at every edge of its layer. A non-finite channel is not dead.
+    A channel is dead if ``deviation <= 8 * eps * |mean|``, with ``eps`` the machine epsilon of its
+    activations, at every edge of its layer. A non-finite channel is not dead.
 
     Raises:
         FlowError: An edge was measured on fewer than two examples.
@@ -198,9 +194,7 @@ def dead_units(moments: CoMoments) -> dict[str, int]:
 
 def dead_channels(end: Channels, n: int) -> Tensor:
     """Return which channels of one end of an edge did not vary, ``[C]`` of bool."""
-    tolerance = DEAD_TOLERANCE * end.eps * end.mean.abs()
-    # Written so that NaN compares false: a non-finite channel must stay visible as NaN.
-    return (end.m2 / n).sqrt() <= tolerance
+    return is_constant(end.mean, (end.m2 / n).sqrt(), end.eps)
 
 
 def inverse_deviation(end: Channels, n: int) -> Tensor:

@@ -19,8 +19,8 @@ from infcop.flow.gradient import FullGradient, PerBatchGradient, batch_gradients
 from infcop.flow.reading import FlowReading
 from infcop.flow.sampling import Precision
 from infcop.flow.taps import Pass, Taps, tapped, tapped_layers
-from infcop.flow.undisturbed import undisturbed
 from infcop.models.calling import call
+from infcop.models.undisturbed import undisturbed
 from infcop.models.unwrap import unwrapped
 from infcop.tasks.base import Task
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from infcop.core.edges import Edge, Edges
 from infcop.core.float64 import to_float64
+from infcop.core.spread import centre, epsilon
 from infcop.errors import FlowError
 
-__all__ = ["Centred", "Channels", "CoMoments", "EdgeMoments", "centred", "epsilon"]
+__all__ = ["Centred", "Channels", "CoMoments", "EdgeMoments", "centred"]
 
 
 @dataclass
@@ -78,14 +79,10 @@ class Centred:
 def centred(values: Tensor, eps: float) -> Centred:
     """Return the moments and deviations of float64 values ``[N, C]``, which are overwritten.
 
-    Everything is measured from the first example: a constant channel then has no deviation at all,
-    and a mean far from zero costs no digits.
+    Around the first example, see :func:`~infcop.core.spread.centre`.
     """
-    first = values[0].clone()
-    values -= first
-    offset = values.mean(dim=0)
-    values -= offset
-    return Centred(Channels(first + offset, (values * values).sum(dim=0), eps), values)
+    mean = centre(values)
+    return Centred(Channels(mean, (values * values).sum(dim=0), eps), values)
 
 
 class CoMoments:
@@ -204,11 +201,6 @@ class CoMoments:
             deltas.append(delta)
         part.cxy.addr_(*deltas, alpha=weight)
         part.n = total
-
-
-def epsilon(dtype: torch.dtype) -> float:
-    """Return the machine epsilon of a type, float32's for coarser ones."""
-    return torch.finfo(torch.promote_types(dtype, torch.float32)).eps
 
 
 def _check(activations: Mapping[str, Tensor], layers: Sequence[str]) -> None:

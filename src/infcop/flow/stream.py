@@ -10,8 +10,9 @@ from torch import Tensor
 
 from infcop.core.edges import Edges, Tap
 from infcop.core.float64 import to_float64
+from infcop.core.spread import epsilon
 from infcop.errors import FlowError
-from infcop.flow.moments import Centred, CoMoments, centred, epsilon
+from infcop.flow.moments import Centred, CoMoments, centred
 from infcop.flow.taps import Pass
 
 __all__ = ["InformationStream"]

@@ -17,6 +17,7 @@ from infcop.errors import ModelError
 from infcop.models.calling import Inputs, call
 from infcop.models.nested import described, mapped, tensors_in
 from infcop.models.preserved import preserved_model
+from infcop.models.undisturbed import set_mode
 from infcop.models.unwrap import uncompiled
 
 __all__ = ["Call", "Source", "record_calls"]
@@ -87,9 +88,7 @@ def record_calls(
         # Also within a caller's no_grad or inference_mode there must be a graph to walk.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for module in model.modules():
-            # Not model.eval(): a model may override it, for instance to merge weights.
-            module.training = False
+        set_mode(model, train=False)
         for name, module in layers.items():
             _watch(name, module, calls, observe, stack)
         # The keyword arguments may come in any mapping, of which the model gets a dictionary.

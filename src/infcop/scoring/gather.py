@@ -9,22 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from infcop.core.names import did_you_mean
 from infcop.core.records import Cost
 from infcop.core.rng import derive_seed, preserved_rng
-from infcop.core.score import Grasp, Score, Snip, SynFlow, Taylor
+from infcop.core.score import Score
 from infcop.errors import PruningError
 from infcop.models.prunable import get_parameters
 from infcop.models.unwrap import unwrapped
 from infcop.scoring import SCORES
+from infcop.scoring.evidence.by_kind import evidence_of_kind
 from infcop.scoring.evidence.examples import Examples
-from infcop.scoring.evidence.gradient import mean_gradient
-from infcop.scoring.evidence.hessian import hessian_gradient
-from infcop.scoring.evidence.inputs import input_norms
-from infcop.scoring.evidence.squared import squared_gradient
-from infcop.scoring.evidence.synaptic_once import synaptic_flow_once
 from infcop.scoring.evidence.together import Together
-from infcop.scoring.evidence.unit_correlation import unit_correlations
 from infcop.scoring.score_all import score_all
 from infcop.tasks.base import Task
 
@@ -32,9 +26,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 __all__ = ["Evidence", "gather", "score_all"]
-
-_HESSIAN_PRODUCT = 3
-"""What an example's product with the Hessian costs, in units of its gradient."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +52,7 @@ def gather(
     *,
     seed: int,
     movement: Mapping[str, Tensor] | None = None,
+    checked: bool = False,
     group: ProcessGroup | None = None,
 ) -> Evidence:
     """Gather what a score needs of the model and the data.
@@ -90,6 +82,9 @@ def gather(
         movement: Sums of a :class:`~infcop.scoring.movement.MovementSum`, for the score of that
             name. Under distributed data parallel training they are those of all processes already,
             since the gradients that they are made of are averaged.
+        checked: Whether this model has been gathered from for this score before, and only masks
+            have changed since. Whether the synaptic flow is conserved is then not asked again,
+            which takes about as long as the flow itself: masks change no activation. Training may.
         group: The processes that gather together; None for this one alone. What the model draws
             depends on the rank too.
 
@@ -99,6 +94,7 @@ def gather(
         ModelError: A name is unknown, or the model writes to its parameters.
 
     Example:
+        >>> from infcop.core.score import Snip
         >>> from infcop.tasks.classification import Classification
         >>> model = nn.Linear(2, 2)
         >>> data = [(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))]
@@ -108,19 +104,28 @@ def gather(
         (torch.Size([2, 2]), 4)
     """
     model = unwrapped(model)
-    together = _together(group, score, model, names, seed)
+    kind = SCORES[score.kind].evidence
+    settings = f"{score!r}{', checked,' if checked else ''} with seed {seed}"
+    together = _together(group, settings, model, names)
     # What is made in inference mode could not be differentiated later.
     with preserved_rng(), torch.inference_mode(False), together.ending_alike():
         parameters = get_parameters(model, names)
-        if SCORES[score.kind].evidence not in ("none", "noise", "movement"):
+        if kind not in ("none", "noise", "movement"):
             _check_trainable(parameters)
-        if SCORES[score.kind].evidence == "movement":
-            values, cost = _moved(movement, parameters), Cost()
-        else:
-            place = ("scoring", together.rank) if together.rank else ("scoring",)
-            examples = Examples(task, batches, derive_seed(seed, *place), together)
-            found, cost = _found(score, model, parameters, examples, seed)
-            values = {name: _beside(value, parameters[name]) for name, value in found.items()}
+        place = ("scoring", together.rank) if together.rank else ("scoring",)
+        examples = Examples(task, batches, derive_seed(seed, *place), together)
+        values, cost = evidence_of_kind(
+            kind,
+            score,
+            model,
+            parameters,
+            examples,
+            seed=seed,
+            movement=movement,
+            checked=checked,
+        )
+        if kind != "movement":
+            values = {name: _beside(value, parameters[name]) for name, value in values.items()}
         _check_finite(score, values)
     return Evidence(values, cost)
 
@@ -136,47 +141,12 @@ def _check_finite(score: Score, values: Mapping[str, Tensor]) -> None:
 
 
 def _together(
-    group: ProcessGroup | None, score: Score, model: nn.Module, names: Sequence[str], seed: int
+    group: ProcessGroup | None, settings: str, model: nn.Module, names: Sequence[str]
 ) -> Together:
     known = dict(model.named_parameters(remove_duplicate=False))
     shapes = {name: tuple(known[name].shape) for name in names if name in known}
-    settings = f"{score!r} with seed {seed} of {shapes}"
     device = next((parameter.device for parameter in known.values()), None)
-    return Together(group, settings, device)
-
-
-def _found(
-    score: Score,
-    model: nn.Module,
-    parameters: Mapping[str, nn.Parameter],
-    examples: Examples,
-    seed: int,
-) -> tuple[Mapping[str, Tensor], Cost]:
-    kind = SCORES[score.kind].evidence
-    if isinstance(score, Snip | Taylor):
-        mean = mean_gradient(model, parameters, examples, train=score.mode == "train")
-        return mean.values(), Cost(measuring_gradient=mean.examples)
-    if isinstance(score, Grasp):
-        mean = hessian_gradient(
-            model,
-            parameters,
-            examples,
-            train=score.mode == "train",
-            temperature=score.temperature,
-        )
-        return mean.values(), Cost(measuring_gradient=(1 + _HESSIAN_PRODUCT) * mean.examples)
-    if kind == "squared-gradient":
-        mean = squared_gradient(model, parameters, examples)
-        return mean.values(), Cost(measuring_gradient=mean.examples)
-    if isinstance(score, SynFlow):
-        return synaptic_flow_once(model, parameters, examples, any_activation=score.any_activation)
-    if kind in ("input-norm", "input-correlation"):
-        measure = input_norms if kind == "input-norm" else unit_correlations
-        values, count = measure(model, parameters, examples)
-        return values, Cost(measuring=count)
-    if kind == "noise":
-        return {name: _noise(p, seed, name) for name, p in parameters.items()}, Cost()
-    return {}, Cost()
+    return Together(group, f"{settings} of {shapes}", device)
 
 
 def _check_trainable(parameters: Mapping[str, Tensor]) -> None:
@@ -188,13 +158,6 @@ def _check_trainable(parameters: Mapping[str, Tensor]) -> None:
             )
 
 
-def _noise(parameter: Tensor, seed: int, name: str) -> Tensor:
-    # By name, so that other layers and their order do not matter; on the CPU, so that the device
-    # does not.
-    generator = torch.Generator().manual_seed(derive_seed(seed, "scoring", "noise", name))
-    return torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-
-
 def _beside(evidence: Tensor, weight: Tensor) -> Tensor:
     """Return evidence on the device of its weight, in float64 where that device has it.
 
@@ -202,21 +165,3 @@ def _beside(evidence: Tensor, weight: Tensor) -> Tensor:
     """
     dtype = torch.float32 if weight.device.type == "mps" else torch.float64
     return evidence.detach().to(dtype).to(weight.device)
-
-
-def _moved(
-    movement: Mapping[str, Tensor] | None, parameters: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    if movement is None:
-        raise PruningError(
-            "score 'movement': nothing has been trained yet, so no weight has moved; start from a "
-            "trained network (method.start), or use another score"
-        )
-    for name, parameter in parameters.items():
-        if name not in movement or movement[name].shape != parameter.shape:
-            got = f"shape {tuple(movement[name].shape)}" if name in movement else "none"
-            raise PruningError(
-                f"score 'movement': expected a sum of shape {tuple(parameter.shape)} for "
-                f"'{name}', got {got}; {did_you_mean(name, movement)}"
-            )
-    return {name: movement[name].detach().to(p.device) for name, p in parameters.items()}

@@ -58,31 +58,37 @@ def score_all(
         {'a': tensor([0.2500, 0.2500]), 'b': tensor([0.5000])}
     """
     named = SCORES[score.kind]
-    scores, totals = {}, {}
+    scores = {}
+    # A size or a noise of 0 is an answer like any other.
+    alive = named.evidence in ("none", "noise")
     for name, weight in weights.items():
         _check_fit(score.kind, name, weight, evidence, masks)
         mask = masks[name].to(weight.device)
         scores[name] = named.fn(weight, evidence.get(name), mask)
-        if named.evidence not in ("none", "noise"):
-            totals[name] = _absolute_sum(scores[name], mask)
-    if not totals:
-        return scores
-    total = math.fsum(totals.values())
-    if total == 0:
+        if not alive:
+            alive = bool(((scores[name] != 0) & mask).any())
+    if scores and not alive:
         raise PruningError(
             f"score '{score.kind}': every surviving weight scores 0, so there is nothing to choose "
             f"by: {_ALL_ZERO[named.evidence]}. Look for layers that are dead or not used, or use "
             "another score"
         )
     if isinstance(score, Snip):
-        for name, values in scores.items():
-            if not math.isfinite(totals[name]):
-                raise PruningError(
-                    f"score 'snip': expected finite scores, got NaN or infinity in '{name}'; look "
-                    "for weights that are not finite"
-                )
-            values.div_(total)
+        _divide_by_sum(scores, masks)
     return scores
+
+
+def _divide_by_sum(scores: Mapping[str, Tensor], masks: Masks) -> None:
+    totals = {name: _sum(values, masks[name].to(values.device)) for name, values in scores.items()}
+    for name, total in totals.items():
+        if not math.isfinite(total):
+            raise PruningError(
+                f"score 'snip': expected finite scores, got NaN or infinity in '{name}'; look "
+                "for weights that are not finite"
+            )
+    whole = math.fsum(totals.values())
+    for values in scores.values():
+        values.div_(whole)
 
 
 def _check_fit(
@@ -113,8 +119,8 @@ def _broadcasts(evidence: Tensor, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _absolute_sum(scores: Tensor, mask: Tensor) -> float:
-    alive = scores.masked_fill(~mask, 0)
+def _sum(scores: Tensor, mask: Tensor) -> float:
+    """Return the sum of what survives, of scores that are not negative."""
     # In float64, which Apple's devices have not.
-    sums = alive.abs().sum(dtype=None if scores.device.type == "mps" else torch.float64)
-    return float(sums)
+    dtype = None if scores.device.type == "mps" else torch.float64
+    return float(torch.linalg.vector_norm(scores.masked_fill(~mask, 0), 1, dtype=dtype))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import random
 
 import numpy as np
 import pytest
@@ -36,7 +35,8 @@ from infcop.stopping.rule import StopContext, replay
 from infcop.tasks.classification import Classification
 from tests.reference.flow import slow_correlation, slow_pool, slow_signed_mean
 from tests.reference.networks import BOTH, EDGES, WEIGHTS, network_of_everything
-from tests.reference.processes import Processes
+from tests.reference.processes import Processes, all_alike, outcome
+from tests.reference.states import state_of
 
 EXAMPLES = 24
 
@@ -138,27 +138,6 @@ def told(reading):
         facts["ranks"] = list(effective_rank(reading.moments))
         facts["samples"] = [reading.moments.parts[edge].n for edge in EDGES]
     return facts
-
-
-def outcome(action):
-    """Return what an action gives, or its error."""
-    try:
-        return {"value": action()}
-    except Exception as error:
-        return {"error": type(error).__name__, "message": str(error)}
-
-
-def trace_of(model):
-    """Return everything that a reading must leave alone, as values that can be compared."""
-    return [
-        {name: value.tolist() for name, value in model.state_dict().items()},
-        [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        [module.training for module in model.modules()],
-        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
-        random.getstate(),
-        np.random.get_state()[1].tolist(),
-        torch.get_rng_state().tolist(),
-    ]
 
 
 def probe(
@@ -271,11 +250,11 @@ def with_a_loader_that_fails(culprit, after):
 
     model = network()
     nn.functional.cross_entropy(model(examples()[0]), examples()[1]).backward()
-    before = trace_of(model)
+    before = state_of(model)
     failed = outcome(lambda: told(meter(model, world()).read(task(), batches())))
     return {
         "outcome": failed,
-        "untouched": trace_of(model) == before,
+        "untouched": state_of(model) == before,
         "again": told(meter(network(), world()).read(task(), mine(THREE_EVEN))),
     }
 
@@ -416,12 +395,6 @@ def processes():
     started = Processes(most=3)
     yield started
     started.close()
-
-
-def all_alike(answers):
-    """Return the answer of all processes, making sure that it is one, to the last bit."""
-    assert all(repr(answer) == repr(answers[0]) for answer in answers)
-    return answers[0]
 
 
 def assert_close(got, expected, tolerance=1e-10):

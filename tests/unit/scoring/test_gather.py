@@ -1,35 +1,30 @@
 from __future__ import annotations
 
-import random
+from typing import Literal, get_args
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from infcop.core.records import Cost
-from infcop.core.score import (
-    Correlation,
-    Fisher,
-    Grasp,
-    Magnitude,
-    Movement,
-    RandomScore,
-    Snip,
-    SynFlow,
-    Taylor,
-    Wanda,
-)
+from infcop.core.score import Magnitude, RandomScore, Score, Snip
+from infcop.core.values import Value
 from infcop.errors import ModelError, PruningError
+from infcop.scoring import SCORES, EvidenceKind, NamedScore
 from infcop.scoring.gather import gather
 from infcop.tasks.classification import Classification
+from tests.reference import axes
 from tests.reference.networks import WEIGHTS, network_of_everything
+from tests.reference.states import state_of
 
-EVERY_SCORE = [
-    *(Magnitude(), RandomScore(), SynFlow(), Fisher(), Wanda(), Correlation(), Movement()),
-    *(kind(mode=mode) for kind in (Snip, Taylor, Grasp) for mode in ("eval", "train")),
-]
-RUN_THE_MODEL = [s for s in EVERY_SCORE if s.kind not in ("magnitude", "random", "movement")]
+EVERY = axes.settings(Score)
+ALONE = ("none", "noise", "movement")
+RUN_THE_MODEL = {n: score for n, score in EVERY.items() if SCORES[score.kind].evidence not in ALONE}
+
+every_score = pytest.mark.parametrize("score", EVERY.values(), ids=EVERY)
+every_score_that_runs_the_model = pytest.mark.parametrize(
+    "score", RUN_THE_MODEL.values(), ids=RUN_THE_MODEL
+)
 
 
 def batches(sizes=(4, 3), seed=0):
@@ -58,31 +53,7 @@ def prepared():
     return model
 
 
-def state_of(model):
-    """Return everything that must not change, tensors as their bytes."""
-    return {
-        "values": {n: t.numpy().tobytes() for n, t in model.state_dict().items()},
-        "identities": {n: (id(p), p.data_ptr()) for n, p in model.named_parameters()},
-        "modes": [module.training for module in model.modules()],
-        "trainable": {n: p.requires_grad for n, p in model.named_parameters()},
-        "gradients": {
-            n: None if p.grad is None else p.grad.numpy().tobytes()
-            for n, p in model.named_parameters()
-        },
-        "hooks": [
-            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))
-            for m in model.modules()
-        ],
-        "generators": (
-            random.getstate(),
-            np.random.get_state()[1].tobytes(),
-            torch.get_rng_state().numpy().tobytes(),
-        ),
-        "recording": torch.is_grad_enabled(),
-    }
-
-
-@pytest.mark.parametrize("score", EVERY_SCORE, ids=str)
+@every_score
 def test_nothing_is_left_behind(score):
     model, data = prepared(), batches()
     before = state_of(model)
@@ -114,7 +85,7 @@ class Failing(nn.Module):
         raise ArithmeticError("the second time")
 
 
-@pytest.mark.parametrize("score", RUN_THE_MODEL, ids=str)
+@every_score_that_runs_the_model
 def test_nothing_is_left_behind_by_an_exception(score):
     model, data = prepared(), batches()
     model[7] = nn.Sequential(nn.Flatten(), Failing())
@@ -124,7 +95,7 @@ def test_nothing_is_left_behind_by_an_exception(score):
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("score", RUN_THE_MODEL, ids=str)
+@every_score_that_runs_the_model
 def test_nothing_is_left_behind_by_an_exception_in_the_loss(score):
     class Broken(Classification):
         def training_step(self, model, batch):
@@ -141,7 +112,7 @@ def test_nothing_is_left_behind_by_an_exception_in_the_loss(score):
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("score", EVERY_SCORE, ids=str)
+@every_score
 def test_a_caller_may_have_switched_gradients_off(score):
     model, data = prepared(), batches()
     with torch.no_grad():
@@ -155,7 +126,7 @@ def test_a_caller_may_have_switched_gradients_off(score):
     assert off.cost == on.cost
 
 
-@pytest.mark.parametrize("score", EVERY_SCORE, ids=str)
+@every_score
 def test_the_same_twice_whatever_was_drawn_before(score):
     model, data = prepared(), batches()
     one = gathered(score, model, data)
@@ -164,7 +135,7 @@ def test_the_same_twice_whatever_was_drawn_before(score):
     assert all(torch.equal(value, again.values[name]) for name, value in one.values.items())
 
 
-@pytest.mark.parametrize("score", EVERY_SCORE, ids=str)
+@every_score
 def test_of_wrapped_models_the_one_inside_is_measured(score):
     model, data = prepared(), batches()
     plain = gathered(score, model, data)
@@ -178,6 +149,61 @@ def test_of_wrapped_models_the_one_inside_is_measured(score):
         movement={name: model.get_parameter(name).detach() + 1 for name in WEIGHTS},
     )
     assert all(torch.equal(value, wrapped.values[name]) for name, value in plain.values.items())
+
+
+@every_score_that_runs_the_model
+def test_what_is_compiled_runs_as_it_was_written(score):
+    # A function that was compiled in many ways before would run as written anyway.
+    torch.compiler.reset()
+    used = []
+
+    def compiler(graph, _inputs):
+        def run(*arguments):
+            used.append(graph)
+            return graph.forward(*arguments)
+
+        return run
+
+    data, task = batches(), Classification([0], [0])
+    model = prepared().eval()
+    parts = list(model)
+    # Its hook would be found by the compiler.
+    parts[0]._forward_hooks.clear()
+    plain = gathered(score, nn.Sequential(*parts), data)
+    parts[0] = torch.compile(parts[0], backend=compiler)
+    model = nn.Sequential(*parts)
+    model(data[0][0])
+    assert used
+    used.clear()
+    names = [name.replace("0.", "0._orig_mod.") for name in WEIGHTS]
+    found = gather(score, model, names, task, lambda: data, seed=0)
+    assert not used
+    for name, value in zip(names, plain.values.values(), strict=True):
+        assert torch.equal(found.values[name], value)
+
+
+class Mine(Value):
+    """A score with no settings of its own."""
+
+    kind: Literal["mine"] = "mine"
+
+
+@pytest.mark.parametrize("kind", get_args(EvidenceKind))
+def test_a_new_score_gets_what_others_of_its_kind_get(kind, monkeypatch):
+    """Evidence goes by its kind; settings that the score lacks have their plainest values."""
+    known = next(s for s in EVERY.values() if SCORES[s.kind].evidence == kind)
+    if kind == "hessian-gradient":
+        known = known.model_copy(update={"temperature": 1.0})
+    named = NamedScore(SCORES[known.kind].fn, kind, "one more")
+    monkeypatch.setitem(SCORES, "mine", named)
+    model, data = prepared(), batches()
+    movement = {name: model.get_parameter(name).detach() + 1 for name in WEIGHTS}
+    found = gathered(Mine(), model, data, movement=movement)
+    expected = gathered(known, model, data)
+    assert list(found.values) == list(expected.values)
+    assert bool(found.values) == (kind != "none")
+    assert all(torch.equal(value, found.values[n]) for n, value in expected.values.items())
+    assert found.cost == expected.cost
 
 
 def test_noise_depends_on_the_seed_and_the_name_alone():
@@ -215,11 +241,11 @@ def test_unknown_names_are_told():
         gathered(Snip(), prepared(), data, names=["0.weigth"])
 
 
-def test_empty_batches_are_passed_over():
+@every_score_that_runs_the_model
+def test_empty_batches_are_passed_over(score):
     model, data = prepared(), batches()
     empty = (torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
-    for score in (Snip(), Fisher(), Grasp(), Wanda(), Correlation(), SynFlow()):
-        one = gathered(score, model, data)
-        other = gathered(score, model, [empty, data[0], empty, data[1]])
-        assert one.cost == other.cost
-        assert all(torch.equal(value, other.values[name]) for name, value in one.values.items())
+    one = gathered(score, model, data)
+    other = gathered(score, model, [empty, data[0], empty, data[1]])
+    assert one.cost == other.cost
+    assert all(torch.equal(value, other.values[name]) for name, value in one.values.items())

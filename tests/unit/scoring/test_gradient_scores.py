@@ -440,6 +440,18 @@ def test_operations_without_second_derivative_are_named():
         gathered(Grasp(), model, [data()])
 
 
+def test_compiled_parts_have_second_derivatives():
+    plain, batch = network(), data()
+    # Earlier tests may have used up how often one function is compiled.
+    torch.compiler.reset()
+    model = nn.Sequential(torch.compile(plain[0], backend="aot_eager"), plain[1], plain[2])
+    names = ["0._orig_mod.weight", "2.weight"]
+    Classification([batch], [batch]).training_step(model, batch).backward()
+    found = gathered(Grasp(), model, [batch], names).values
+    expected = gathered(Grasp(), plain, [batch]).values
+    assert all(torch.equal(found[n], expected[m]) for n, m in zip(names, NAMES, strict=True))
+
+
 def test_attention_has_second_derivatives():
     class Attending(nn.Module):
         def __init__(self):

@@ -133,6 +133,22 @@ def test_units_that_do_not_vary_have_no_correlation():
     assert (found <= 1).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_units_that_only_rounding_moves_have_no_correlation(dtype):
+    model = nn.Sequential(nn.Linear(3, 2)).to(dtype)
+    inputs = normal(8, 3, dtype=dtype)
+    # As large as rounding can make it, and not moved alike with anything.
+    inputs[:, 1] = 3 * (1 + torch.finfo(dtype).eps * normal(8, seed=1, dtype=dtype).sign())
+    assert inputs[:, 1].unique().numel() > 1
+    found = gathered(Correlation(), model, batches_of(inputs, [5, 3])).values["0.weight"]
+    assert found[:, 1].tolist() == [0, 0]
+    assert (found[:, [0, 2]] > 0).all()
+    # What moves more than that counts, however little it is.
+    inputs[:, 1] += 1e3 * torch.finfo(dtype).eps * normal(8, seed=2, dtype=dtype)
+    found = gathered(Correlation(), model, batches_of(inputs, [5, 3])).values["0.weight"]
+    assert (found > 0).all()
+
+
 def test_correlations_survive_means_far_from_zero():
     x = normal(50, 1, dtype=torch.float64)
     y = x + normal(50, 1, seed=1, dtype=torch.float64)
@@ -221,6 +237,12 @@ def test_keyword_inputs_and_compiled_parts_are_seen(score):
     found = gather(score, layer, ["weight"], Keyword([0], [0]), lambda: batches, seed=0)
     plain = gathered(score, nn.Sequential(layer), batches)
     assert torch.equal(found.values["weight"], plain.values["0.weight"])
+    # Compiled before anybody listens: code that was made without hooks may pass them over.
+    model = nn.Sequential(torch.compile(nn.Sequential(layer), backend="aot_eager"))
+    model(batches[0][0])
+    name = "0._orig_mod.0.weight"
+    seen = gathered(score, model, batches, [name])
+    assert torch.equal(seen.values[name], plain.values["0.weight"])
 
 
 # What can't be done.
@@ -262,6 +284,22 @@ def test_a_weight_whose_layer_is_not_called_is_named(score):
         gathered(score, model, batches)
     assert list(gathered(score, model, batches, ["used.weight"]).values) == ["used.weight"]
     assert not model.used._forward_hooks
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, inputs):
+        return self.attention(inputs, inputs, inputs, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("score", SCORES, ids=lambda score: score.kind)
+def test_the_attention_of_pytorch_is_told_why(score):
+    name = "attention.out_proj.weight"
+    with pytest.raises(PruningError, match=rf"layer of '{name}' .*nn.MultiheadAttention does"):
+        gathered(score, Attending(), batches_of(normal(6, 5, 4), [6]), [name])
 
 
 @pytest.mark.parametrize("score", SCORES, ids=lambda score: score.kind)

@@ -64,6 +64,19 @@ def test_layers_without_entries_take_part():
     assert float(scores["b"].sum()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("score", [Magnitude(), Snip()])
+def test_of_no_layers_there_are_no_scores(score):
+    assert score_all(score, {}, {}, Masks({})) == {}
+
+
+@pytest.mark.parametrize("score", [Snip(), Taylor(), Wanda(), Movement()])
+def test_what_was_pruned_is_no_reason_to_choose(score):
+    masks = Masks({"a": torch.zeros(2, 2) > 0, "b": torch.tensor([True, False, False])})
+    evidence = {"a": torch.ones(2, 2), "b": torch.tensor([0.0, 1.0, 1.0])}
+    with pytest.raises(PruningError, match="every surviving weight scores 0"):
+        score_all(score, weights(), evidence, masks)
+
+
 @pytest.mark.parametrize("score", [Snip(), Taylor(), Wanda(), Movement()])
 def test_nothing_but_zeros_is_an_error(score):
     zeros = {name: torch.zeros_like(value) for name, value in ones().items()}

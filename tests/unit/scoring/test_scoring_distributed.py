@@ -7,7 +7,6 @@ in the second part start them and look at what each process gave.
 from __future__ import annotations
 
 import hashlib
-import random
 
 import numpy as np
 import pytest
@@ -15,43 +14,29 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from infcop.core.score import (
-    Correlation,
-    Fisher,
-    Grasp,
-    Magnitude,
-    Movement,
-    RandomScore,
-    Snip,
-    SynFlow,
-    Taylor,
-    Wanda,
-)
+from infcop import scoring
+from infcop.core.score import Correlation, Grasp, Score
 from infcop.scoring.evidence.pairs import PairMoments
 from infcop.scoring.gather import gather
 from infcop.tasks.classification import Classification
+from tests.reference import axes
 from tests.reference.networks import WEIGHTS, network_of_everything
-from tests.reference.processes import Processes
+from tests.reference.processes import Processes, all_alike, outcome
+from tests.reference.states import state_of
 
-SCORES = {
-    "magnitude": Magnitude(),
-    "random": RandomScore(),
-    "movement": Movement(),
-    "snip": Snip(),
-    "taylor": Taylor(),
-    "grasp": Grasp(),
-    "grasp, undivided": Grasp(temperature=1),
-    "fisher": Fisher(),
-    "synflow": SynFlow(),
-    "wanda": Wanda(),
-    "correlation": Correlation(),
-}
-DATA = ["snip", "taylor", "grasp", "grasp, undivided", "fisher", "wanda", "correlation"]
-TRAINING = {
-    "snip": Snip(mode="train"),
-    "taylor": Taylor(mode="train"),
-    "grasp": Grasp(mode="train"),
-}
+EVERY = axes.settings(Score)
+SCORES = {name.removesuffix("-eval"): s for name, s in EVERY.items() if not name.endswith("-train")}
+SCORES["grasp, undivided"] = Grasp(temperature=1)
+EVIDENCE = {name: scoring.SCORES[score.kind].evidence for name, score in SCORES.items()}
+
+DATA = [name for name, score in SCORES.items() if scoring.needs_data(score)]
+NOTHING = [name for name, kind in EVIDENCE.items() if kind in ("none", "noise", "movement")]
+RUNNING = [name for name in SCORES if name not in NOTHING]
+TWICE = [
+    name for name, kind in EVIDENCE.items() if kind in ("hessian-gradient", "input-correlation")
+]
+"""Those that go through the batches a second time."""
+TRAINING = {name.removesuffix("-train"): s for name, s in EVERY.items() if name.endswith("-train")}
 
 # Per process the sizes of its batches.
 EVEN = [[6, 6], [6, 6]]
@@ -122,27 +107,6 @@ def twice_the_same(kind):
     return evidence(TRAINING[kind], network(), joined([[7]]), world)
 
 
-def outcome(action, *arguments):
-    """Return what an action gives, or its error."""
-    try:
-        return {"value": action(*arguments)}
-    except Exception as error:
-        return {"error": type(error).__name__, "message": str(error)}
-
-
-def trace_of(model):
-    """Return everything that must be left alone, as values that can be compared."""
-    return [
-        {name: value.tolist() for name, value in model.state_dict().items()},
-        [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        [module.training for module in model.modules()],
-        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
-        random.getstate(),
-        np.random.get_state()[1].tolist(),
-        torch.get_rng_state().tolist(),
-    ]
-
-
 def with_a_loader_that_fails(kinds, culprit, time):
     """Gather with a loader that raises at its so manieth time, then again with a sound one."""
     answers = {}
@@ -157,10 +121,10 @@ def with_a_loader_that_fails(kinds, culprit, time):
             yield mine(THREE_UNEVEN)[0]
 
         model = network()
-        before = trace_of(model)
+        before = state_of(model)
         world = distributed.group.WORLD
         failed = outcome(evidence, SCORES[kind], model, batches, world)
-        answers[kind] = {**failed, "untouched": trace_of(model) == before}
+        answers[kind] = {**failed, "untouched": state_of(model) == before}
     return [answers, together(["snip"], [*UNEVEN, []])]
 
 
@@ -300,12 +264,6 @@ def processes():
     started.close()
 
 
-def all_alike(answers):
-    """Return the answer of all processes, making sure that it is one, to the last bit."""
-    assert all(repr(answer) == repr(answers[0]) for answer in answers)
-    return answers[0]
-
-
 def assert_close(got, expected):
     """Compare values, relative to the largest of each weight; 0 must be 0."""
     assert got.keys() == expected.keys()
@@ -326,12 +284,12 @@ def test_equals_the_evidence_of_one_process_with_all_batches(processes, split):
 
 
 def test_what_needs_no_data_is_the_same_as_alone(processes):
-    kinds = ["magnitude", "random", "movement", "synflow"]
+    kinds = [name for name in SCORES if name not in DATA]
     got = all_alike(processes.run(3, together, kinds, MIDDLE_EMPTY))
     assert got == {k: evidence(SCORES[k], network(), joined(MIDDLE_EMPTY)) for k in kinds}
 
 
-@pytest.mark.parametrize("kind", ["random", "magnitude", "movement"])
+@pytest.mark.parametrize("kind", NOTHING)
 def test_without_data_no_process_needs_examples(processes, kind):
     got = all_alike(processes.run(2, together, [kind], [[], []]))
     assert got[kind] == evidence(SCORES[kind], network(), [])
@@ -355,7 +313,7 @@ def test_other_units_are_dropped_in_every_process(processes):
 
 @pytest.mark.parametrize(("culprit", "time"), [(0, 1), (1, 1), (2, 2)])
 def test_a_loader_that_raises_in_one_process_ends_all(processes, culprit, time):
-    kinds = [kind for kind in DATA if time == 1 or kind in ("grasp", "correlation")]
+    kinds = [kind for kind in DATA if time == 1 or kind in TWICE]
     answers = processes.run(3, with_a_loader_that_fails, kinds, culprit, time)
     for rank, (failed, _) in enumerate(answers):
         for kind in kinds:
@@ -367,12 +325,13 @@ def test_a_loader_that_raises_in_one_process_ends_all(processes, culprit, time):
                 assert error == "PruningError"
                 assert "expected all 3 processes to measure their share, but 1 failed" in message
     again = all_alike([again for _, again in answers])
-    assert_close(again["snip"]["values"], evidence(Snip(), network(), joined(UNEVEN))["values"])
+    assert_close(
+        again["snip"]["values"], evidence(SCORES["snip"], network(), joined(UNEVEN))["values"]
+    )
 
 
 def test_no_example_anywhere_is_an_error_everywhere(processes):
-    kinds = [*DATA, "synflow"]
-    for answer in all_alike(processes.run(3, or_error, [[], [], []], kinds)).values():
+    for answer in all_alike(processes.run(3, or_error, [[], [], []], RUNNING)).values():
         assert answer["error"] == "PruningError"
         assert "expected at least one batch with an example, got none" in answer["message"]
 
@@ -409,7 +368,7 @@ def test_nan_in_one_process_is_an_error_everywhere(processes):
 
 def test_a_part_of_the_world_gathers_on_its_own(processes):
     split = [[4], [9, 2], [9]]
-    outside, *inside = processes.run(3, in_part_of_the_world, [*DATA, "synflow"], split)
+    outside, *inside = processes.run(3, in_part_of_the_world, RUNNING, split)
     assert outside is None
     for kind, got in all_alike(inside).items():
         alone = evidence(SCORES[kind], network(), joined(split)[1:])
@@ -418,23 +377,19 @@ def test_a_part_of_the_world_gathers_on_its_own(processes):
 
 def test_a_wrapped_model_is_measured_without_its_wrapper(processes):
     # Through the wrapper, processes would wait for those that have fewer batches.
-    for kind, got in all_alike(
-        processes.run(2, wrapped, ["grasp", "correlation"], ONE_EMPTY)
-    ).items():
+    for kind, got in all_alike(processes.run(2, wrapped, RUNNING, ONE_EMPTY)).items():
         assert_close(got, evidence(SCORES[kind], network(), joined(ONE_EMPTY))["values"])
 
 
 def test_processes_with_unlike_threads_have_the_same_bits(processes):
-    kinds = ["grasp", "wanda", "correlation", "synflow"]
-    all_alike(processes.run(2, with_threads, kinds, [1, 2]))
+    all_alike(processes.run(2, with_threads, RUNNING, [1, 2]))
 
 
 @pytest.mark.parametrize("sides", [[[1, 1], [-1]], [[1], [], [-1, 1]], [[-1], [1], []]], ids=str)
 def test_calls_that_only_some_processes_see_are_joined(processes, sides):
-    kinds = ["wanda", "correlation", "snip", "fisher"]
-    got = all_alike(processes.run(len(sides), forked_together, kinds, sides))["value"]
+    got = all_alike(processes.run(len(sides), forked_together, DATA, sides))["value"]
     flat = [batch for own in forked_batches(sides) for batch in own]
-    for kind, alone in forked(kinds, None, flat).items():
+    for kind, alone in forked(DATA, None, flat).items():
         assert got[kind]["cost"] == alone["cost"]
         assert_close(got[kind]["values"], alone["values"])
 

@@ -222,6 +222,17 @@ def test_a_flow_beyond_float64_is_an_error():
         scored(model, torch.zeros(1, 5, dtype=torch.float64))
 
 
+def test_a_flow_that_only_overflows_when_scaled_is_no_matter_of_activations():
+    model = perceptron()
+    inputs = torch.zeros(1, 5, dtype=torch.float64)
+    with torch.no_grad():
+        model[4].weight.mul_(1e305 / flow(model, inputs))
+    assert flow(model, inputs) == pytest.approx(1e305)
+    with pytest.raises(PruningError, match="expected a finite flow, got inf in float64 too"):
+        scored(model, inputs)
+    assert scored(model, inputs, SynFlow(any_activation=True))
+
+
 # Networks that are refused.
 
 
@@ -435,6 +446,35 @@ def test_cost_counts_passes_of_one_example():
     for score, measuring in ((SynFlow(), 4), (SynFlow(any_activation=True), 0)):
         cost = gather(score, model, ["0.weight"], task, lambda: [batch], seed=0).cost
         assert (cost.measuring, cost.measuring_gradient) == (measuring, 1)
+
+
+def test_what_was_checked_before_is_not_checked_again():
+    model = pruned(perceptron(dtype=torch.float32))
+    batch = torch.zeros(9, 5), torch.zeros(9, dtype=torch.int64)
+    names, task = find_prunable(model).names, Classification([batch], [batch])
+    first, again = (
+        gather(SynFlow(), model, names, task, lambda: [batch], seed=0, checked=checked)
+        for checked in (False, True)
+    )
+    assert (again.cost.measuring, again.cost.measuring_gradient) == (0, 1)
+    assert first.cost.measuring > 0
+    assert all(torch.equal(value, again.values[name]) for name, value in first.values.items())
+    # Only who says so is spared: a network that has another activation is refused by default.
+    model[1] = nn.Tanh()
+    assert gather(SynFlow(), model, names, task, lambda: [batch], seed=0, checked=True).values
+    with pytest.raises(PruningError, match="positively homogeneous"):
+        gather(SynFlow(), model, names, task, lambda: [batch], seed=0)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_dead_network_is_told_with_and_without_the_check(checked):
+    model = perceptron()
+    with torch.no_grad():
+        model[2].weight.zero_()
+    batch = torch.zeros(1, 5, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    task = Classification([batch], [batch])
+    with pytest.raises(PruningError, match="dead, or pruned until no path is left"):
+        gather(SynFlow(), model, ["0.weight"], task, lambda: [batch], seed=0, checked=checked)
 
 
 def test_without_a_batch_the_shape_is_not_known():

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from infcop.core.float64 import to_float64
 from infcop.errors import PruningError
-from infcop.models.nodes import has_reentrant_checkpoint
+from infcop.models.gradients import loss_gradients
 from infcop.scoring.evidence.examples import Examples
 from infcop.scoring.evidence.measuring import measuring
 from infcop.scoring.evidence.together import Together
 
-__all__ = ["WeightedMean", "loss_gradients", "mean_gradient"]
+__all__ = ["WeightedMean", "mean_gradient", "no_gradient"]
 
 
 class WeightedMean:
@@ -63,37 +63,9 @@ class WeightedMean:
         return {name: total / self.examples for name, total in self._sums.items()}
 
 
-def loss_gradients(
-    loss: Tensor, parameters: Mapping[str, Tensor], *, create_graph: bool = False
-) -> dict[str, Tensor]:
-    """Return the gradient of a batch's mean loss, without touching ``.grad``.
-
-    A parameter that the loss does not use has gradient zero.
-
-    Raises:
-        PruningError: The loss is no scalar or has no gradient, or part of it is inside a reentrant
-            activation checkpoint.
-
-    Example:
-        >>> weight = torch.tensor([2.0], requires_grad=True)
-        >>> loss_gradients((weight**2).sum(), {"weight": weight})
-        {'weight': tensor([4.])}
-    """
-    if loss.ndim != 0 or not loss.requires_grad:
-        raise PruningError(
-            "scoring: expected task.training_step to return a scalar loss with a gradient, got "
-            f"shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}; return the mean loss "
-            "undetached, computed from trainable parameters"
-        )
-    if has_reentrant_checkpoint(loss):
-        raise PruningError(
-            "scoring: expected activation checkpoints with use_reentrant=False, got a reentrant "
-            "one, which hides the gradients of the layers inside; change it"
-        )
-    gradients = torch.autograd.grad(
-        loss, list(parameters.values()), create_graph=create_graph, materialize_grads=True
-    )
-    return dict(zip(parameters, gradients, strict=True))
+def no_gradient(sentence: str) -> PruningError:
+    """Return the error that a loss has no gradient to score by."""
+    return PruningError(f"scoring: {sentence}")
 
 
 def mean_gradient(
@@ -125,5 +97,6 @@ def mean_gradient(
     mean = WeightedMean()
     with measuring(model, train=train, gradients=True):
         for size, batch in examples:
-            mean.add(loss_gradients(examples.task.training_step(model, batch), parameters), size)
+            loss = examples.task.training_step(model, batch)
+            mean.add(loss_gradients(loss, parameters, failed=no_gradient), size)
     return mean.joined(parameters, examples.together)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from infcop.errors import PruningError
+from infcop.models.gradients import loss_gradients
 from infcop.models.nested import mapped, tensors_in
 from infcop.models.nodes import nodes_behind
 from infcop.scoring.evidence.examples import Examples
-from infcop.scoring.evidence.gradient import WeightedMean, loss_gradients, mean_gradient
+from infcop.scoring.evidence.gradient import WeightedMean, mean_gradient, no_gradient
 from infcop.scoring.evidence.measuring import measuring
 
 __all__ = ["hessian_gradient"]
@@ -84,7 +85,7 @@ def _product(
     loss: Tensor, parameters: Mapping[str, Tensor], vectors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return the Hessian of a loss times vectors."""
-    gradients = loss_gradients(loss, parameters, create_graph=True)
+    gradients = loss_gradients(loss, parameters, create_graph=True, failed=no_gradient)
     _refuse_single_derivatives(gradients.values())
     # A loss that is linear in a weight has a gradient without a graph there.
     curved = [name for name, gradient in gradients.items() if gradient.requires_grad]

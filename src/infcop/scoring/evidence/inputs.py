@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from infcop.core.edges import Tap
 from infcop.core.float64 import to_float64
-from infcop.models.calling import call
 from infcop.scoring.evidence.examples import Examples
 from infcop.scoring.evidence.layers import (
     by_weight,
     channels_last,
     layers_of,
-    listened,
+    observed,
     over_weight,
 )
-from infcop.scoring.evidence.measuring import measuring
 
 __all__ = ["input_norms"]
 
@@ -57,20 +56,12 @@ def input_norms(
     sums: dict[Tap, Tensor] = {}
     """Of every call the number of positions, then of every channel the sum of squares."""
 
-    def observe(tap: Tap, module: nn.Module, given: Tensor, _output: Tensor) -> None:
+    def observe(tap: Tap, module: nn.Module, given: Tensor, *_: Any) -> None:
         flat = to_float64(channels_last(module, given))
         total = torch.cat([flat.new_tensor([len(flat)]), flat.square().sum(dim=0)])
         sums[tap] = sums[tap] + total if tap in sums else total
 
-    count = 0
-    with (
-        measuring(model, train=False, gradients=False),
-        listened(layers, observe) as begin,
-    ):
-        for size, batch in examples:
-            begin()
-            call(model, examples.task.inputs(batch))
-            count += size
+    count = observed(model, layers, examples, observe)
     together = examples.together
     with together.joining():
         count = together.total(count)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
 from infcop.core.edges import Tap
 from infcop.errors import PruningError
+from infcop.models.calling import call
 from infcop.models.kinds import channel_axis, input_channels, layer_kind
 from infcop.models.nested import tensors_in
 from infcop.models.prunable import Prunable, memory_key, prunable_layers
+from infcop.scoring.evidence.examples import Examples
+from infcop.scoring.evidence.measuring import measuring
 
-__all__ = ["Observer", "by_weight", "channels_last", "layers_of", "listened", "over_weight"]
+__all__ = ["Observer", "by_weight", "channels_last", "layers_of", "observed", "over_weight"]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
-Observer = Callable[[Tap, nn.Module, Tensor, Tensor], None]
-"""Given which call it is, the layer, its input and its output."""
+Observer = Callable[[Tap, nn.Module, Tensor, Tensor, int], None]
+"""Given which call it is, the layer, its input, its output and the size of the batch."""
 
 
 def layers_of(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, nn.Module]:
@@ -35,34 +38,54 @@ def layers_of(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, n
     return prunable_layers(model, Prunable(tuple(shapes), shapes, {}))
 
 
-@contextmanager
-def listened(layers: Mapping[str, nn.Module], observe: Observer) -> Iterator[Callable[[], None]]:
-    """Show every call of the layers to an observer while the context lasts.
+def observed(
+    model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples, observe: Observer
+) -> int:
+    """Show every call of the layers to an observer, in evaluation mode.
 
-    Yields:
-        What to call before each forward pass: the calls of a layer are counted from 0 anew.
+    Args:
+        model: The model, which is run once for every batch.
+        layers: Those whose calls are shown, by name. Their calls are counted from 0 in each pass.
+        examples: What the model is called with.
+        observe: Looks at one call.
+
+    Returns:
+        The number of examples.
 
     Raises:
-        PruningError: A layer gets or gives no real tensor, or gets another number of channels than
-            it has.
+        PruningError: There is no example, or a layer gets or gives no real tensor, or gets another
+            number of channels than it has.
 
     Example:
         >>> import torch
-        >>> layer = nn.Linear(3, 2)
-        >>> with listened({"fc": layer}, lambda tap, *_: print(tap)) as begin:
-        ...     begin()
-        ...     _ = layer(torch.ones(4, 3))
+        >>> from infcop.tasks.classification import Classification
+        >>> model = nn.Linear(3, 2)
+        >>> batch = (torch.ones(4, 3), torch.zeros(4))
+        >>> examples = Examples(Classification([batch], [batch]), lambda: [batch], seed=0)
+        >>> observed(model, {"fc": model}, examples, lambda tap, *_: print(tap))
         ('fc', 0)
+        4
     """
     calls: Counter[str] = Counter()
-    with ExitStack() as stack:
+    count = size = 0
+
+    def seen(name: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
+        number = calls[name]
+        calls[name] += 1
+        observe((name, number), module, given, output, size)
+
+    with measuring(model, train=False, gradients=False), ExitStack() as stack:
         for name, layer in layers.items():
-            handle = layer.register_forward_hook(_hook(name, calls, observe), with_kwargs=True)
+            handle = layer.register_forward_hook(_hook(name, seen), with_kwargs=True)
             stack.callback(handle.remove)
-        yield calls.clear
+        for size, batch in examples:
+            calls.clear()
+            call(model, examples.task.inputs(batch))
+            count += size
+    return count
 
 
-def _hook(name: str, calls: Counter[str], observe: Observer) -> Callable[..., None]:
+def _hook(name: str, seen: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         given = next(tensors_in((args, kwargs)), None)
         if given is None or not _fits(module, given) or not _is_real(output):
@@ -71,9 +94,7 @@ def _hook(name: str, calls: Counter[str], observe: Observer) -> Callable[..., No
                 f"to take {input_channels(module)} channels, got {_described(given)} and "
                 f"{_described(output)}; exclude its weight (method.exclude), or use another score"
             )
-        number = calls[name]
-        calls[name] += 1
-        observe((name, number), module, given, output)
+        seen(name, module, given, output)
 
     return hook
 
@@ -158,7 +179,8 @@ def by_weight(
         if not taps:
             raise PruningError(
                 f"scoring: expected the layer of '{name}' to be called in the forward pass, but it "
-                "was not: its weight is used without it, or not at all; exclude that weight "
-                "(method.exclude), or use another score"
+                "was not: its weight is used without it, as nn.MultiheadAttention does with "
+                "that of its out_proj, or not at all; exclude that weight (method.exclude), or use "
+                "another score"
             )
     return calls

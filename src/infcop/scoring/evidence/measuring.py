@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from infcop.models.preserved import preserved_model
+from infcop.models.undisturbed import undisturbed
 from infcop.models.unwrap import uncompiled
 
 __all__ = ["measuring"]
@@ -38,12 +38,5 @@ def measuring(model: nn.Module, *, train: bool, gradients: bool) -> Iterator[Non
         >>> model[0].training
         True
     """
-    with (
-        preserved_model(model, copy_parameters=False),
-        uncompiled(),
-        torch.set_grad_enabled(gradients),
-    ):
-        for module in model.modules():
-            # Not model.train(): a model may override it, for instance to merge weights.
-            module.training = train
+    with undisturbed(model, train=train), uncompiled(), torch.set_grad_enabled(gradients):
         yield

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["PairMoments"]
+from infcop.core.spread import centre, is_constant
 
-_CONSTANT = 8.0
-"""A unit whose deviation is at most so many machine epsilons of its mean counts as constant: that
-is what rounding alone can make of one."""
+__all__ = ["PairMoments"]
 
 
 class PairMoments:
@@ -111,17 +109,14 @@ class PairMoments:
         scales = []
         for mean, squares in zip(self._means, self._squares, strict=True):
             deviation = (squares / self.examples).sqrt()
-            # Written so that NaN compares false: it must stay visible.
-            constant = deviation <= _CONSTANT * self._eps * mean.abs()
+            constant = is_constant(mean, deviation, self._eps)
             scales.append(torch.where(constant, torch.zeros_like(mean), 1 / deviation))
         found = self._products / self.examples * scales[0][:, :, None] * scales[1][:, None]
         return found.clamp(-1, 1)
 
     def _centred(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return means ``[G, C]`` and deviations ``[G, B, C]``."""
-        grouped = values.reshape(len(values), self._groups, -1).transpose(0, 1)
-        # From the first example: a constant unit then has no deviation at all.
-        first = grouped[:, :1]
-        moved = grouped - first
-        offset = moved.mean(dim=1, keepdim=True)
-        return (first + offset)[:, 0], moved - offset
+        # A copy: centring overwrites.
+        deviations = values.clone()
+        means = centre(deviations).reshape(self._groups, -1)
+        return means, deviations.reshape(len(values), self._groups, -1).transpose(0, 1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from infcop.errors import PruningError
 from infcop.models.calling import Inputs
 from infcop.models.nested import described, mapped, tensors_in
+from infcop.models.undisturbed import set_mode
 
 __all__ = ["ones_like_one", "positive_copy", "without_shifts"]
 
@@ -50,8 +51,8 @@ def positive_copy(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Modu
         if any(parameter.device.type == "mps" for parameter in copy.parameters()):
             copy = copy.cpu()
         copy = copy.to(dtype)
+    set_mode(copy, train=False)
     for module in copy.modules():
-        module.training = False
         mean = getattr(module, "running_mean", None)
         if isinstance(mean, Tensor):
             mean.zero_()

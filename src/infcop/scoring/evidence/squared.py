@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from infcop.core.float64 import to_float64
+from infcop.models.gradients import loss_gradients
 from infcop.scoring.evidence.examples import Examples, single_examples
-from infcop.scoring.evidence.gradient import WeightedMean, loss_gradients
+from infcop.scoring.evidence.gradient import WeightedMean, no_gradient
 from infcop.scoring.evidence.measuring import measuring
 
 __all__ = ["squared_gradient"]
@@ -46,7 +47,8 @@ def squared_gradient(
     with measuring(model, train=False, gradients=True):
         for size, batch in examples:
             for one in single_examples(task, batch, size):
-                gradients = loss_gradients(task.training_step(model, one), parameters)
+                loss = task.training_step(model, one)
+                gradients = loss_gradients(loss, parameters, failed=no_gradient)
                 mean.add({name: _squared(g) for name, g in gradients.items()}, examples=1)
     return mean.joined(parameters, examples.together)
 

@@ -159,11 +159,14 @@ def _total(positive: nn.Module, ones: Inputs) -> Tensor:
 
 
 def _check(flow: _Flow) -> None:
-    if not (math.isfinite(flow.total) and flow.is_finite):
+    # Before the network is blamed for an activation: a flow may as well be too large to be scaled.
+    known = (flow.total, *flow.scaled)
+    if not (all(map(math.isfinite, known)) and flow.is_finite):
+        got = next((number for number in known if not math.isfinite(number)), flow.total)
         raise PruningError(
-            f"score 'synflow': expected a finite flow, got {flow.total:g} in float64 too, or one "
-            "whose derivatives are not finite; look for divisions by zero and exponentials in the "
-            "model, or use another score"
+            f"score 'synflow': expected a finite flow, got {got:g} in float64 too, or one whose "
+            "derivatives are not finite; look for divisions by zero, exponentials and very large "
+            "weights in the model, or use another score"
         )
     if flow.refuted is not None:
         scale, share = flow.refuted

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from infcop.core.edges import Layout, Tap
 from infcop.core.float64 import to_float64
+from infcop.core.spread import epsilon
 from infcop.errors import PruningError
-from infcop.models.calling import call
 from infcop.models.kinds import channel_axis
 from infcop.scoring.evidence.examples import Examples
-from infcop.scoring.evidence.layers import by_weight, layers_of, listened, over_weight
+from infcop.scoring.evidence.layers import by_weight, layers_of, observed, over_weight
 from infcop.scoring.evidence.layouts import layouts_of
-from infcop.scoring.evidence.measuring import measuring
 from infcop.scoring.evidence.pairs import PairMoments
 from infcop.scoring.evidence.together import Together
 
@@ -60,26 +59,18 @@ def unit_correlations(
     layers = layers_of(model, parameters)
     layouts, traced = layouts_of(model, layers, examples)
     moments: dict[Tap, PairMoments] = {}
-    count = size = 0
 
-    def observe(tap: Tap, module: nn.Module, given: Tensor, output: Tensor) -> None:
+    def observe(tap: Tap, module: nn.Module, given: Tensor, output: Tensor, size: int) -> None:
         layout = _layout(tap, layouts)
         if tap not in moments:
             moments[tap] = PairMoments(_groups(module))
         moments[tap].add(
             _pooled(tap[0], module, given, layout, size),
             _pooled(tap[0], module, output, layout, size),
-            eps=max(_epsilon(given), _epsilon(output)),
+            eps=max(epsilon(given.dtype), epsilon(output.dtype)),
         )
 
-    with (
-        measuring(model, train=False, gradients=False),
-        listened(layers, observe) as begin,
-    ):
-        for size, batch in examples:
-            begin()
-            call(model, examples.task.inputs(batch))
-            count += size
+    count = observed(model, layers, examples, observe)
     together = examples.together
     with together.joining():
         count = together.total(count)
@@ -143,7 +134,3 @@ def _pooled(name: str, module: nn.Module, value: Tensor, layout: Layout, size: i
     if layout.example_first:
         return rows.reshape(size, layout.fold, -1).mean(dim=1)
     return rows.reshape(layout.fold, size, -1).mean(dim=0)
-
-
-def _epsilon(value: Tensor) -> float:
-    return torch.finfo(torch.promote_types(value.dtype, torch.float32)).eps

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from infcop.errors import ModelError
-from infcop.flow.undisturbed import undisturbed
+from infcop.models.undisturbed import undisturbed
 
 
 class Counting(nn.Module):
@@ -141,3 +141,30 @@ def test_models_made_in_inference_mode_are_left_alone():
     with undisturbed(model):
         assert not model.training
     assert model.training
+
+
+class Merging(nn.Module):
+    """Adds one weight to the other as soon as it is evaluated, as adapters do."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.adapter = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def train(self, mode=True):
+        if not mode:
+            with torch.no_grad():
+                self.fc.weight.add_(self.adapter.weight)
+        return super().train(mode)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_what_a_model_does_when_its_mode_is_switched_is_not_done(train):
+    model = nn.Sequential(Merging(), nn.Dropout())
+    before = model[0].fc.weight.detach().clone()
+    for start in (True, False):
+        for module in model.modules():
+            module.training = start
+        with undisturbed(model, train=train):
+            assert {module.training for module in model.modules()} == {train}
+            assert torch.equal(model[0].fc.weight, before)
+        assert {module.training for module in model.modules()} == {start}
