@@ -14,7 +14,8 @@ from infcop.core.method import MethodConfig
 from infcop.core.score import Score
 from infcop.errors import PruningError
 from infcop.masking.groups import Groups
-from infcop.masking.prune import round_counts, shrink
+from infcop.masking.prune import shrink
+from infcop.masking.rounds import round_counts
 from infcop.models.prunable import find_prunable, get_parameters
 from infcop.scoring.evidence.positive import positive_copy
 from infcop.scoring.gather import gather, score_all

@@ -10,10 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from infcop.collapse import Compact, compact, restore_into
+    from infcop.collapse.load import load_compact
     from infcop.core.mask import Masks
     from infcop.core.method import MethodConfig
     from infcop.core.records import RunRecord
     from infcop.core.study import StudyResults
+    from infcop.export.sparse_read import load_sparse
+    from infcop.export.sparse_write import save_sparse
     from infcop.flow.meter import FlowMeter
     from infcop.masking.apply import MaskEnforcer
     from infcop.methods import METHODS, resolve_method
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classification": "tasks.classification",
+    "Compact": "collapse",
     "FlowMeter": "flow.meter",
     "METHODS": "methods",
     "MaskEnforcer": "masking.apply",
@@ -39,15 +44,21 @@ _HOMES = {
     "RunRecord": "core.records",
     "StudyResults": "core.study",
     "Task": "tasks.base",
+    "compact": "collapse",
     "compare": "study.compare",
+    "load_compact": "collapse.load",
     "load_record": "pipeline.store",
+    "load_sparse": "export.sparse_read",
     "measure": "pipeline.measure",
     "resolve_method": "methods",
+    "restore_into": "collapse",
+    "save_sparse": "export.sparse_write",
     "search": "pipeline.search",
 }
 
 __all__ = [
     "Classification",
+    "Compact",
     "FlowMeter",
     "METHODS",
     "MaskEnforcer",
@@ -59,10 +70,15 @@ __all__ = [
     "RunRecord",
     "StudyResults",
     "Task",
+    "compact",
     "compare",
+    "load_compact",
     "load_record",
+    "load_sparse",
     "measure",
     "resolve_method",
+    "restore_into",
+    "save_sparse",
     "search",
 ]
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from infcop.cli_networks import compact, export
+from infcop.cli_options import AsJson, DataDir, Quiet, RunDir
 from infcop.errors import InfcopError, InfcopWarning
 
 if TYPE_CHECKING:
@@ -33,16 +35,6 @@ app = typer.Typer(
 
 study = typer.Typer(help="Study stop rules.", no_args_is_help=True)
 app.add_typer(study, name="study")
-
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-RunDir = Annotated[
-    Path | None, typer.Option("--run-dir", help="Run folder; by default runs/NAME.", metavar="DIR")
-]
-DataDir = Annotated[
-    str | None,
-    typer.Option("--data-dir", help="Folder of the data files; or set INFCOP_DATA.", metavar="DIR"),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -165,11 +157,11 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
 ) -> None:
     """Write the page of each run folder anew."""
+    from infcop.pipeline.pages import write_page
     from infcop.pipeline.store import RunStore, load_record
-    from infcop.report.page import write_report
 
     for run in runs:
-        typer.echo(write_report(load_record(run), RunStore(run).report))
+        typer.echo(write_page(RunStore(run), load_record(run)))
 
 
 @app.command()
@@ -272,6 +264,10 @@ def data(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         return f"{found.description}; {place}"
 
     _table({found.name: sentence(found) for found in available(data_dir)}, as_json)
+
+
+app.command()(compact)
+app.command()(export)
 
 
 def main() -> NoReturn:

@@ -9,6 +9,7 @@ InfcopError
 ├── PruningError           a mask or a budget can't be honoured
 │   └── LayerCollapseError a layer would lose all its weights
 ├── CollapseError          a masked network can't be made a smaller dense one
+├── ExportError            a network can't be written in a format, or a file can't be read
 ├── TrainingError          training went wrong (non-finite loss, ...)
 └── RunFolderError         a run folder is locked, unwritable, newer, or belongs to another run
 
@@ -24,6 +25,7 @@ __all__ = [
     "CollapseError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "FlowError",
     "InfcopError",
     "InfcopWarning",
@@ -76,6 +78,10 @@ class CollapseError(InfcopError, ValueError):
     """A masked network can't be made a smaller dense one that does the same."""
 
     exit_code = 3
+
+
+class ExportError(InfcopError, ValueError):
+    """A network can't be written in a format, or a file that was written can't be read."""
 
 
 class TrainingError(InfcopError, RuntimeError):

@@ -4,7 +4,8 @@
 that no unit was kept only because something failed, that inputs of other sizes give the same, that
 a second collapse finds nothing, that the parameters count what they should.
 
-For a longer sweep: ``INFCOP_COLLAPSE_GRAPHS=500 pytest tests/conformance/test_collapse_holds.py``.
+For a longer sweep: ``INFCOP_COLLAPSE_GRAPHS=500 pytest tests/conformance/test_collapse_holds.py``,
+or ``python -m tests.reference.collapse_graphs --count 3000``.
 """
 
 from __future__ import annotations
@@ -21,44 +22,77 @@ from infcop.collapse import Compact, compact
 from infcop.collapse.plan import sliced
 from infcop.models.vision import declare_missing_operators
 from infcop.models.zoo import ZOO
-from tests.reference.collapse import channel_masks, living_channels, masked, random_masks, spared
-from tests.reference.collapse_graphs import RandomNet, random_chain, with_statistics
+from tests.reference.collapse import (
+    agrees,
+    drawn_masks,
+    living_channels,
+    masked,
+    random_masks,
+    spared,
+)
+from tests.reference.collapse_graphs import RandomNet, random_chain, swept, with_statistics
 from tests.reference.collapse_tokens import RandomTokens
 
-GRAPHS = int(os.environ.get("INFCOP_COLLAPSE_GRAPHS", "10"))
-DENSITIES = (0.01, 0.03, 0.1, 0.3, 0.6)
+GRAPHS = int(os.environ.get("INFCOP_COLLAPSE_GRAPHS", "8"))
 
 
-def drawn_masks(model: nn.Module, seed: int) -> Mapping[str, Tensor]:
-    kind = random_masks if seed % 3 else channel_masks
-    return kind(model, DENSITIES[seed % len(DENSITIES)], seed)
-
-
-def same(model: nn.Module, masks: Mapping[str, Tensor], small: Compact, *inputs: Tensor) -> None:
-    expected, found = masked(model, masks)(*inputs), small.model(*inputs)
-    most = 1e-11 * float(expected.detach().abs().max())
-    assert torch.allclose(found, expected, rtol=0, atol=most)
-
-
-def a_second_collapse_finds_nothing(
-    masks: Mapping[str, Tensor], small: Compact, inputs: Any
-) -> None:
-    left = {name: sliced(mask, small.kept[name]) for name, mask in masks.items()}
-    again = compact(small.model, left, inputs)
+def a_second_collapse_finds_nothing(small: Compact, inputs: Any, fold: bool = True) -> None:
+    again = compact(small.model, small.masks, inputs, fold=fold)
     assert again.report.parameters_after == small.report.parameters_after
 
 
+@pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("seed", range(GRAPHS))
-def test_random_graphs_over_images(seed: int) -> None:
-    model = RandomNet(seed, steps=4 + seed % 8).double().eval()
+def test_random_graphs_over_images(seed: int, fold: bool) -> None:
+    assert swept(seed, fold=fold) in ("smaller", "the same size")
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("seed", [0, 3, 6])
+def test_a_second_collapse_of_images_finds_nothing(seed: int, fold: bool) -> None:
+    model = RandomNet(seed).double().eval()
+    images = (torch.randn(2, 3, 12, 12, dtype=torch.float64),)
+    small = compact(model, drawn_masks(model, seed), images, fold=fold)
+    a_second_collapse_finds_nothing(small, images, fold)
+
+
+def trained(model: nn.Module, masks: Mapping[str, Tensor], images: Tensor, goal: Tensor) -> None:
+    """Ten steps with momentum that keep to the masks."""
+    model.train()
+    kept = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(kept, lr=0.02, momentum=0.9)
+    parameters = dict(model.named_parameters())
+    for _ in range(10):
+        optimizer.zero_grad()
+        ((model(images) - goal) ** 2).mean().backward()
+        for name, mask in masks.items():
+            if parameters[name].grad is not None:
+                parameters[name].grad.mul_(mask)
+        optimizer.step()
+        with torch.no_grad():
+            for name, mask in masks.items():
+                parameters[name].mul_(mask)
+
+
+@pytest.mark.parametrize("seed", range(GRAPHS))
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_without_folding_it_trains_as_the_masked_network_does(
+    seed: int, dtype: torch.dtype, most: float
+) -> None:
+    steps = {torch.float64: 4 + seed % 8, torch.float32: 3}[dtype]
+    model = RandomNet(seed, steps=steps).to(dtype)
     masks = drawn_masks(model, seed)
-    image = torch.randn(2, 3, 12, 12, dtype=torch.float64)
-    small = compact(model, masks, (image,))
-    assert not spared(small)
-    for batch, side in ((3, 12), (1, 16)):
-        same(model, masks, small, torch.randn(batch, 3, side, side, dtype=torch.float64))
-    if seed % 3 == 0:
-        a_second_collapse_finds_nothing(masks, small, (image,))
+    images = torch.randn(8, 3, 12, 12, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    small = compact(model, masks, (images,), fold=False)
+    assert small.report.verified[-1].endswith("in training mode")
+    original, goal = masked(model, masks), torch.ones(8, 3, dtype=dtype)
+    trained(original, masks, images, goal)
+    trained(small.model, small.masks, images, goal)
+    values = dict(original.named_parameters())
+    for name, found in small.model.named_parameters():
+        expected = sliced(values[name].detach(), small.kept[name])
+        allowed = most * max(1, float(expected.abs().max()))
+        assert float((found.detach() - expected).abs().max()) <= allowed
 
 
 @pytest.mark.parametrize("seed", range(GRAPHS))
@@ -90,9 +124,10 @@ def test_random_stacks_over_tokens(seed: int) -> None:
         return x.double() if x.is_floating_point() else x
 
     small = compact(model, masks, (example(seed),))
-    same(model, masks, small, example(seed + 1, 3, 5))
+    for length in (5, 1, 8) if model.any_length else (5,):
+        assert agrees(model, masks, small, example(seed + 1, 3, length))
     if seed % 3 == 0 and not spared(small):
-        a_second_collapse_finds_nothing(masks, small, (example(seed),))
+        a_second_collapse_finds_nothing(small, (example(seed),))
 
 
 @pytest.mark.parametrize(

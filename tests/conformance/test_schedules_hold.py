@@ -10,13 +10,18 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 import infcop
 from infcop.core.mask import Masks
 from infcop.core.method import MethodConfig
+from infcop.core.pattern import Pattern
+from infcop.core.rate import Rate
 from infcop.core.schedule import Adaptive, Cubic, Fraction, Linear, Schedule
-from infcop.core.score import SynFlow
+from infcop.core.score import Score, SynFlow
+from infcop.core.start import Start
+from infcop.core.validation import merged, validated
 from infcop.errors import ConfigError, PruningError
 from infcop.masking.groups import Groups
 from infcop.masking.prune import level_kept
@@ -130,6 +135,38 @@ def test_a_target_of_nothing_is_refused(schedule: Any, counts: tuple[int, int]) 
             stop_kept=counts[1],
             **arguments,
         )
+
+
+# -- as settings -----------------------------------------------------------------------------------
+
+AXES = {"score": Score, "start": Start, "pattern": Pattern, "schedule": Schedule, "rate": Rate}
+NAMES = [
+    (axis, member.model_fields["kind"].default)
+    for axis, union in AXES.items()
+    for member in axes.members(union)
+    if not any(field.is_required() for field in member.model_fields.values())
+]
+
+
+@pytest.mark.parametrize(("axis", "kind"), NAMES)
+def test_a_bare_name_stands_for_the_defaults_of_its_kind(axis: str, kind: str) -> None:
+    union: TypeAdapter[Any] = TypeAdapter(AXES[axis])
+    setting = union.validate_python(kind)
+    assert setting == union.validate_python({"kind": kind})
+    assert union.validate_json(union.dump_json(setting)) == setting
+    # What is written over it replaces it, and it replaces what it is written over.
+    written = {"kind": kind, "levels": 3}
+    assert merged({axis: kind}, {axis: written}) == {axis: written}
+    assert merged({axis: written}, {axis: kind}) == {axis: kind}
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_misspelt_name_is_met_with_the_nearest(axis: str) -> None:
+    kind = next(kind for own, kind in NAMES if own == axis)
+    with pytest.raises(
+        ConfigError, match=rf"^method\.{axis}: got '{kind}e'; did you mean '{kind}'"
+    ):
+        validated(MethodConfig, {"name": "mine", axis: f"{kind}e"}, at="method")
 
 
 def norm(weights: dict[str, Tensor], masks: Masks) -> float:

@@ -30,7 +30,8 @@ from benchmarks.synflow.rounds import (
 from infcop.core.mask import Masks
 from infcop.core.score import Magnitude, SynFlow
 from infcop.masking.groups import Groups
-from infcop.masking.prune import emptied, round_counts, shrink
+from infcop.masking.prune import emptied, shrink
+from infcop.masking.rounds import round_counts
 from infcop.methods.synflow import synflow
 from infcop.models.prunable import find_prunable
 from infcop.models.zoo.parts import kaiming_normal

@@ -14,9 +14,17 @@ from infcop.report.page import write_report
 from infcop.report.replay_page import write_replay
 from infcop.study.replay import replay
 from tests.reference.browser import chromium_or_skip, look, run_chromium
-from tests.reference.records import make_record
+from tests.reference.footprints import make_footprint
+from tests.reference.records import HOSTILE, make_record
 from tests.reference.replays import full_record, level_of
 from tests.reference.studies import make_study
+
+FOOTPRINTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "hostile": {"name": HOSTILE + "{}", "new_biases": (HOSTILE,)},
+    "many-edges": {"layers": 90, "name": "a.rather.long.name.of.one.layer.{}.conv", "timed": False},
+}
+"""Of the pages that have a compact network."""
 
 RECORDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -99,7 +107,9 @@ class Plots(HTMLParser):
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_page_draws_everything_and_fits(chromium: str, tmp_path: Path, name: str) -> None:
-    page = write_report(make_record(**RECORDS[name]), tmp_path / "report.html", title=name)
+    compact = make_footprint(**FOOTPRINTS[name]) if name in FOOTPRINTS else None
+    record = make_record(**RECORDS[name])
+    page = write_report(record, tmp_path / "report.html", title=name, footprint=compact)
     for width, seen in look(chromium, tmp_path, page, FRAMES, WIDTHS).items():
         assert seen["errors"] == ""
         assert int(seen["figures"]) == seen["declared"] == seen["withSvg"] > 0

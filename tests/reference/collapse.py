@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,18 @@ from infcop.collapse.facts import Coupling, Facts
 from infcop.core.mask import Masks
 
 __all__ = [
+    "Given",
     "Net",
+    "agrees",
     "channel_masks",
     "collapsed",
+    "drawn_masks",
     "living_channels",
     "living_hidden",
     "masked",
     "only",
     "random_masks",
+    "shapes",
     "spared",
     "survivors_by_sets",
     "without",
@@ -41,6 +46,22 @@ class Net(nn.Module):
         return self.run(self, *inputs)
 
 
+class Given(nn.Module):
+    """A linear layer and a function after it."""
+
+    def __init__(self, after: Any) -> None:
+        super().__init__()
+        self.linear, self.after = nn.Linear(3, 4), after
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.linear(x))
+
+
+def shapes(result: Compact) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights that are left."""
+    return {name: tuple(x.shape) for name, x in result.model.named_parameters() if x.ndim > 1}
+
+
 def collapsed(model: nn.Module, masks: Mapping[str, Tensor], *inputs: Tensor) -> Compact:
     """Collapse a model in float64, and compare it once more on inputs of our own."""
     model = model.double().eval()
@@ -55,7 +76,8 @@ def collapsed(model: nn.Module, masks: Mapping[str, Tensor], *inputs: Tensor) ->
 
 def spared(result: Compact) -> list[str]:
     """Layers that were kept because something failed."""
-    return [x.name for x in result.report.layers if "relies on sizes" in (x.reason or "")]
+    failed = ("relies on sizes", "can't be folded")
+    return [x.name for x in result.report.layers if any(one in (x.reason or "") for one in failed)]
 
 
 def only(shape: tuple[int, ...], *kept: tuple[int, ...]) -> Tensor:
@@ -97,6 +119,22 @@ def channel_masks(model: nn.Module, density: float, seed: int) -> Masks:
             shape[dim] = -1
             masks[name] = kept.reshape(shape).expand(parameter.shape).clone()
     return Masks(masks)
+
+
+DENSITIES = (0.01, 0.03, 0.1, 0.3, 0.6)
+
+
+def drawn_masks(model: nn.Module, seed: int) -> Masks:
+    """Masks of some kind and density."""
+    kind = random_masks if seed % 3 else channel_masks
+    return kind(model, DENSITIES[seed % len(DENSITIES)], seed)
+
+
+def agrees(model: nn.Module, masks: Mapping[str, Tensor], small: Compact, *inputs: Tensor) -> bool:
+    """Whether the masked and the smaller network give the same, in float64."""
+    expected, found = masked(model, masks)(*inputs), small.model(*inputs)
+    most = 1e-11 * float(expected.detach().abs().max())
+    return torch.allclose(found, expected, rtol=0, atol=most)
 
 
 def living_hidden(masks: Mapping[str, Tensor], layers: int) -> list[int]:

@@ -1,14 +1,25 @@
-"""Random networks for collapsing: graphs of layers over images, chains of layers."""
+"""Random networks for collapsing: graphs of layers over images, chains of layers.
+
+Thousands of them: ``python -m tests.reference.collapse_graphs --count 3000``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["ACTIVATIONS", "RandomNet", "Residual", "mlp", "random_chain", "with_statistics"]
+from infcop.collapse import compact
+from tests.reference.collapse import agrees, drawn_masks, spared
+
+__all__ = [
+    *("ACTIVATIONS", "RandomNet", "Residual", "mlp", "random_chain", "swept", "with_statistics"),
+]
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Hardswish, nn.Sigmoid, nn.Tanh, nn.Identity)
 
@@ -52,7 +63,8 @@ class RandomNet(nn.Module):
         kind = self.draw.choice(
             (
                 *("conv", "conv", "residual", "residual", "concat", "gate", "pool", "shuffle"),
-                *("halves", "transposed", "group norm", "sum"),
+                *("halves", "transposed", "group norm", "sum", "grouped", "branches", "padded"),
+                *("places", "ramp", "spread"),
             )
         )
         even = channels % 2 == 0
@@ -67,6 +79,17 @@ class RandomNet(nn.Module):
             self._add(pool, (source,), channels, halved)
         elif kind == "shuffle" and even:
             self._add(Shuffle(2), (source,), channels, halved)
+        elif kind == "grouped" and even:
+            layer = nn.Conv2d(channels, 2 * channels, 3, padding=1, groups=channels // 2)
+            self._add(layer, (source,), 2 * channels, halved)
+        elif kind == "branches":
+            parts = self._block(channels, 3), self._block(channels, 4)
+            self._add(Branches(*parts), (source,), 7, halved)
+        elif kind in ("padded", "ramp", "spread"):
+            step = {"padded": Padded, "ramp": Ramp, "spread": Spread}[kind]()
+            self._add(step, (source,), channels, halved)
+        elif kind == "places":
+            self._add(Places(channels, self.draw.random() < 0.5), (source,), channels, halved)
         elif kind == "halves" and even and channels > 2:
             block = self._block(channels // 2, channels // 2)
             self._add(Halves(block), (source,), channels, halved)
@@ -133,6 +156,51 @@ class Sum(nn.Module):
 class Concat(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([x, y], dim=1)
+
+
+class Branches(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+class Padded(nn.Module):
+    """Means that see a border of zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.avg_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 1)
+
+
+class Ramp(nn.Module):
+    """Larger from row to row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(x.shape[2], dtype=x.dtype)[:, None] / 10
+
+
+class Spread(nn.Module):
+    """Each channel is spread over the positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).softmax(dim=2).reshape(x.shape)
+
+
+class Places(nn.Module):
+    """As much of a table of positions as the image is large."""
+
+    def __init__(self, channels: int, learned: bool) -> None:
+        super().__init__()
+        table = torch.randn(channels, 20, 20, generator=torch.Generator().manual_seed(channels))
+        if learned:
+            self.table = nn.Parameter(table)
+        else:
+            self.register_buffer("table", table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table[:, : x.shape[2], : x.shape[3]]
 
 
 class Gate(nn.Module):
@@ -219,3 +287,43 @@ def with_statistics(model: nn.Module, seed: int) -> nn.Module:
                 for tensor in (module.running_mean, module.running_var):
                     tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
     return model
+
+
+def swept(seed: int, *, fold: bool = True) -> str:
+    """Collapse one random graph; return what became of it."""
+    model = RandomNet(seed, steps=4 + seed % 8).double().eval()
+    masks = drawn_masks(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    never_halved = not any(halved for _, halved in model.sizes)
+    side = 1 if never_halved else (12, 4, 8)[seed % 3]
+
+    def images(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    small = compact(model, masks, (images(2, 3, side, side),), fold=fold)
+    for batch, height, width in ((3, side, side), (1, 16, 16), (2, 8, 20)):
+        if not agrees(model, masks, small, images(batch, 3, height, width)):
+            return "differs"
+    if spared(small):
+        return "spared"
+    smaller = small.report.parameters_after < small.report.parameters_before
+    return "smaller" if smaller else "the same size"
+
+
+def main() -> None:
+    """Collapse many random graphs and count what became of them."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--first", type=int, default=0)
+    options = parser.parse_args()
+    counts: Counter[str] = Counter()
+    for seed in range(options.first, options.first + options.count):
+        found = swept(seed, fold=seed % 4 > 0)
+        counts[found] += 1
+        if found in ("differs", "spared"):
+            print(f"seed {seed}: {found}", flush=True)
+    print(dict(counts), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,8 +16,12 @@ __all__ = ["RandomTokens"]
 class RandomTokens(nn.Module):
     """A random stack of blocks over sequences of tokens, drawn from a seed.
 
-    The tokens are looked up or projected; blocks attend, mix channels or positions, with or
-    without normalisation before them and a sum around them.
+    The tokens are looked up or projected, with or without a first one of its own; blocks attend,
+    mix channels or positions, with or without normalisation before them and a sum around them.
+    Positions have numbers, parameters, or a part of a table.
+
+    Attributes:
+        any_length: Whether it takes sequences of other lengths.
     """
 
     def __init__(self, seed: int, blocks: int = 3, length: int = 5) -> None:
@@ -26,15 +30,27 @@ class RandomTokens(nn.Module):
         self.looked_up = draw.random() < 0.5
         width = draw.choice((8, 12))
         self.first = nn.Embedding(9, width) if self.looked_up else nn.Linear(4, width)
-        self.places = nn.Parameter(torch.zeros(1, length, width)) if draw.random() < 0.5 else None
+        places = draw.choice(("none", "none", "fixed", "table", "learned table"))
+        self.places = nn.Parameter(torch.zeros(1, length, width)) if places == "fixed" else None
+        self.table = nn.Parameter(torch.zeros(12, width)) if places == "learned table" else None
+        if places == "table":
+            self.table = None
+            self.register_buffer("numbers", torch.randn(12, width))
+        else:
+            self.numbers = None
+        self.start = nn.Parameter(torch.zeros(1, 1, width)) if draw.random() < 0.3 else None
         self.blocks = nn.ModuleList()
         for _ in range(blocks):
-            block: nn.Module = draw.choice((Attention, Attention, Gated, Channels, Positions))(
+            kinds = (Attention, Attention, Gated, Channels, Spread, Sum, Positions)
+            # A first token makes sequences longer.
+            block: nn.Module = draw.choice(kinds[:-1] if self.start is not None else kinds)(
                 draw, width, length
             )
             norm = draw.choice((nn.Identity, nn.Identity, nn.LayerNorm, nn.RMSNorm))
             block = nn.Sequential(nn.Identity() if norm is nn.Identity else norm(width), block)
             self.blocks.append(Residual(block) if draw.random() < 0.7 else block)
+        fixed = any(isinstance(block, Positions) for block in self.modules())
+        self.any_length = not fixed and self.places is None
         self.pooled = draw.random() < 0.5
         self.last = nn.Linear(width, 3)
         generator = torch.Generator().manual_seed(seed)
@@ -46,6 +62,11 @@ class RandomTokens(nn.Module):
         x = self.first(x)
         if self.places is not None:
             x = x + self.places
+        table = self.table if self.table is not None else self.numbers
+        if table is not None:
+            x = x + table[: x.shape[1]]
+        if self.start is not None:
+            x = torch.cat([self.start.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks:
             x = block(x)
         return self.last(x.mean(dim=1) if self.pooled else x[:, 0])
@@ -122,6 +143,22 @@ class Channels(nn.Sequential):
         inner = draw.choice((6, 16))
         up, down = nn.Linear(width, inner), nn.Linear(inner, width, bias=draw.random() < 0.5)
         super().__init__(up, draw.choice(ACTIVATIONS)(), down)
+
+
+class Spread(Channels):
+    """Each channel is spread over the positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(dim=1)
+
+
+class Sum(Channels):
+    """Each channel becomes the sum over all positions up to each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = super().forward(x)
+        earlier = torch.ones(x.shape[1], x.shape[1], dtype=x.dtype).tril()
+        return torch.einsum("ij,bjc->bic", earlier, hidden)
 
 
 class Positions(Channels):

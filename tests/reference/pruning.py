@@ -11,6 +11,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from infcop.core.mask import Masks
+from infcop.core.method import MethodConfig
+from infcop.masking.groups import Groups
+from infcop.masking.prune import level_kept, shrink
+
 Entry = tuple[float, int, int]
 """Score, index of the layer, flat index within it: tuples sort as entries are removed."""
 
@@ -235,3 +240,19 @@ def partly_rewound(
         name: masked(saved[name], masks[name]) if name in masks else value
         for name, value in trained.items()
     }
+
+
+def prune_level(
+    weights: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    masks: Masks,
+    method: MethodConfig,
+    *,
+    level: int,
+    target_kept: int,
+    groups: Groups | None = None,
+) -> Masks:
+    """Return the masks of the next level of a method that scores once a level."""
+    groups = Groups() if groups is None else groups
+    kept = level_kept(weights, masks, method, level=level, target_kept=target_kept, groups=groups)
+    return shrink(scores, masks, method, kept, groups=groups, target_kept=target_kept)

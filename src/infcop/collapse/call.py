@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infcop.collapse.aten import values_in
+from infcop.collapse.exported import Trace
 from infcop.collapse.facts import Facts, Layer
 from infcop.collapse.folding import Fold
-from infcop.collapse.graph import Trace
-from infcop.collapse.operations import values_in
 from infcop.collapse.values import Value, plain
 
 __all__ = ["Call", "Rule", "each", "unknown"]
@@ -72,13 +72,21 @@ Rule = Callable[[Call], Any]
 """Gives a value, or several, for a call."""
 
 
+_EVEN = frozenset(("zeros", "ones", "full", "empty", "scalar_tensor"))
+"""What these make is the same everywhere."""
+
+
 def unknown(call: Call) -> Any:
-    """Keep all units that enter an operation, and give a result that has none."""
+    """Keep all units that enter an operation, and give a result that has none.
+
+    What is made of constants counts as varying: it may depend on the sizes of the inputs, as a
+    range does.
+    """
     values = call.values
     for value in values:
         for layer in value.layers:
             call.facts.pin(layer.ids, call.reason("has no rule"))
-    varies = call.random or any(not value.constant for value in values)
+    varies = call.random or call.operation not in _EVEN
     return each(call.result, lambda tensor: plain(tensor, varies=varies))
 
 

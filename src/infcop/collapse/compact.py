@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from infcop.collapse.graph import arguments_of, entries_of, trace
+from infcop.collapse.copies import lean_copy
+from infcop.collapse.digest import Removed, removed_of
+from infcop.collapse.exported import arguments_of, entries_of, trace
+from infcop.collapse.plan import sliced
 from infcop.collapse.repair import prove
 from infcop.collapse.report import CollapseReport, report_on
 from infcop.collapse.run import run
@@ -38,6 +41,10 @@ class Compact:
         folded: What constants have been added to a bias, float64, by its name.
         new_biases: Those biases that the original has not. They are not trained.
         report: What became of each layer.
+        masks: What survives of the parameters of the smaller network, by name: those of the
+            original that had a mask, cut in the same way. A network that is trained on has to be
+            kept to them.
+        removed: What made the constants of ``folded``, to be recognised; None without any.
     """
 
     model: nn.Module
@@ -45,22 +52,35 @@ class Compact:
     folded: dict[str, Tensor]
     new_biases: frozenset[str]
     report: CollapseReport
+    masks: Masks
+    removed: Removed | None
 
 
-def compact(model: nn.Module, masks: Mapping[str, Tensor], example_inputs: Inputs) -> Compact:
+def compact(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    example_inputs: Inputs,
+    *,
+    fold: bool = True,
+) -> Compact:
     """Make the smallest dense network that does what the masked network does.
 
     Units (channels, neurons, heads, columns of embeddings) that no surviving weight reaches or
     leaves are removed from all tensors. A unit that is constant whatever the inputs is removed
     too if a bias can take over what it adds. The result is verified, in evaluation mode, on the
     example inputs and on random ones of the same kind: equal outputs, and equal gradients by the
-    inputs and by the surviving parameters, up to ``TOLERANCE``.
+    inputs and by the surviving parameters, up to ``TOLERANCE``. Outputs are also compared for
+    inputs of other sizes, as far as the model takes them. ``report.verified`` says what was done.
 
     Args:
         model: Any model in float32 or float64; it is left as it is. Its training flags are those
             of the copy.
         masks: What survives, by parameter; parameters without a mask survive as a whole.
         example_inputs: A tuple of positional arguments or a mapping of keyword arguments.
+        fold: Whether constants are added to biases: for inference. Without it only units go that
+            nothing reads or that stay zero in any training; the smaller network then trains as the
+            masked one does, and is compared with it in training mode too, without dropout. Where
+            random numbers are drawn still, it only has to run there.
 
     Returns:
         The network, on the device of the model.
@@ -84,21 +104,20 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor], example_inputs: Input
     with preserved_rng():
         masked = _copied(model).cpu().eval()
         own_masks = _masked(masked, Masks(masks))
-        reference = Reference(masked, own_masks, arguments)
-        findings = run(trace(copy.deepcopy(masked), arguments), own_masks)
-        proven = prove(masked, findings, reference)
-    plan, small = proven.plan, proven.model
-    report = report_on(masked, small, findings, plan, proven.spared)
+        reference = Reference(masked, own_masks, arguments, trains=not fold)
+        findings = run(trace(lean_copy(masked), arguments), own_masks, trains=not fold)
+        proven = prove(masked, findings, reference, fold=fold)
+        plan, small = proven.plan, proven.model
+        verified = reference.verified(small, plan)
+    report = report_on(masked, proven, findings, verified)
     made = {_bias_of(weight): amount for weight, amount in plan.made.items()}
     for name, module in model.named_modules():
         small.get_submodule(name).training = module.training
-    return Compact(
-        small.to(next((p.device for p in entries_of(model).values()), torch.device("cpu"))),
-        plan.kept,
-        {**plan.added, **made},
-        frozenset(made),
-        report,
-    )
+    folded = {**plan.added, **made}
+    left = Masks({name: sliced(mask, plan.kept[name]) for name, mask in own_masks.items()})
+    removed = removed_of(entries_of(masked), plan.kept, own_masks) if folded else None
+    device = next((p.device for p in entries_of(model).values()), torch.device("cpu"))
+    return Compact(*(small.to(device), plan.kept, folded, frozenset(made), report, left, removed))
 
 
 def _bias_of(weight: str) -> str:

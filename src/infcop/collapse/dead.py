@@ -29,7 +29,10 @@ class Survivors:
 
 
 def survivors(
-    facts: Facts, pinned: Iterable[Tensor] = (), couplings: Iterable[Coupling] = ()
+    facts: Facts,
+    pinned: Iterable[Tensor] = (),
+    couplings: Iterable[Coupling] = (),
+    fold: bool = True,
 ) -> Survivors:
     """Find the fewest units that have to stay.
 
@@ -46,6 +49,7 @@ def survivors(
         facts: What a run has found out.
         pinned: Further units that have to stay, with what they need.
         couplings: Further couplings.
+        fold: Whether biases take over constants other than zero.
 
     Example:
         >>> facts = Facts()
@@ -57,24 +61,31 @@ def survivors(
     stay = [ids.reshape(-1) for ids in (*facts.pinned, *pinned)]
     held = [torch.stack([ids, torch.zeros_like(ids)]) for ids in stay]
     root = _roots(facts.count, _together([*facts.same, *held]))
-    uses = root[_together(facts.uses)]
-    folds = root[_together(facts.folds)]
+    uses = root[_together(facts.uses if fold else [*facts.uses, *facts.adds])]
+    folds = root[_together([*facts.folds, *facts.adds] if fold else facts.folds)]
     constants = root[_together(facts.constants)]
     blocks = _distinct([*facts.couplings, *couplings], root)
     needed = torch.zeros(facts.count, dtype=torch.bool)
     needed[0] = True
-    while True:
-        needed = _reached(needed, uses)
-        alive = _in_blocks(needed, blocks)
-        missed = _not_to_fold(needed, alive, folds, constants)
-        if not len(missed):
-            return Survivors(root, needed[root], alive[root])
-        needed[missed] = True
+    # What any unit will do for is chosen last: one that stays for another reason may do.
+    for at_least_one in (False, True):
+        missed = torch.zeros(1, dtype=torch.int64)
+        while len(missed):
+            needed[missed] = True
+            needed = _reached(needed, uses)
+            alive = _in_blocks(needed, blocks, at_least_one=at_least_one)
+            missed = _not_to_fold(needed, alive, folds, constants)
+    return Survivors(root, needed[root], alive[root])
 
 
-def kin(facts: Facts) -> Tensor:
-    """Return for each unit the first one that it is tied to, pinned or not."""
-    return _roots(facts.count, _together(facts.same))
+def kin(facts: Facts, further: Sequence[Tensor] = ()) -> Tensor:
+    """Return for each unit the first one that it is tied to, pinned or not.
+
+    Args:
+        facts: What a run has found out.
+        further: More pairs to tie, ``[2, pairs]``.
+    """
+    return _roots(facts.count, _together([*facts.same, *further]))
 
 
 def _together(pairs: Sequence[Tensor]) -> Tensor:
@@ -115,7 +126,9 @@ def _not_to_fold(needed: Tensor, alive: Tensor, folds: Tensor, constants: Tensor
     folded[unit[~alive[unit] & needed[user]]] = True
     part, whole = constants
     made = _reached(folded, constants)
-    return torch.cat([staying, whole[alive[part] & made[whole] & ~alive[whole]]])
+    missed: Tensor = whole[alive[part] & made[whole] & ~alive[whole]]
+    # With these others may not have to stay.
+    return missed if len(missed) else staying
 
 
 def _distinct(couplings: Sequence[Coupling], root: Tensor) -> list[Coupling]:
@@ -128,8 +141,8 @@ def _distinct(couplings: Sequence[Coupling], root: Tensor) -> list[Coupling]:
     return list(found.values())
 
 
-def _in_blocks(needed: Tensor, couplings: Sequence[Coupling]) -> Tensor:
-    """Add units until the survivors of each coupling form a block that is not empty."""
+def _in_blocks(needed: Tensor, couplings: Sequence[Coupling], *, at_least_one: bool) -> Tensor:
+    """Add units until the survivors of each coupling form a block, perhaps not an empty one."""
     alive = needed.clone()
     held = [torch.unique(torch.cat([x.reshape(-1) for _, x in one.layers])) for one in couplings]
     units = torch.cat([*held, torch.zeros(0, dtype=torch.int64)])
@@ -139,7 +152,7 @@ def _in_blocks(needed: Tensor, couplings: Sequence[Coupling]) -> Tensor:
     waiting = dict.fromkeys(range(len(couplings)))
     # One after the other, and only when nothing else follows: what is empty now may be filled by
     # another coupling.
-    empty = iter(couplings)
+    empty = iter(couplings if at_least_one else ())
     while True:
         if waiting:
             number, _ = waiting.popitem()

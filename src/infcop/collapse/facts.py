@@ -64,7 +64,8 @@ class Facts:
         same: Pairs of units that live and die together.
         pinned: Units that have to stay.
         uses: Pairs of a unit and one that needs it.
-        folds: Pairs of a constant unit and one that needs it unless a bias takes over what it adds.
+        folds: Pairs of a unit that is zero and one that it adds to, which need not have it.
+        adds: Pairs of a constant unit and one that needs it unless a bias takes over what it adds.
         constants: Pairs of a constant unit and one that uses it, in either way.
         couplings: Which units have to form blocks.
         notes: Reasons, for the report.
@@ -76,6 +77,7 @@ class Facts:
         self.pinned: list[Tensor] = []
         self.uses: list[Tensor] = []
         self.folds: list[Tensor] = []
+        self.adds: list[Tensor] = []
         self.constants: list[Tensor] = []
         self.couplings: list[Coupling] = []
         self.notes: list[Note] = []
@@ -97,8 +99,12 @@ class Facts:
         self.uses.append(_pairs(unit, user))
 
     def fold(self, unit: Tensor, user: Tensor) -> None:
-        """Let each user need its unit, or have its constant value added to its bias."""
+        """Let each user do without its unit, which is zero."""
         self.folds.append(_pairs(unit, user))
+
+    def add(self, unit: Tensor, user: Tensor) -> None:
+        """Let each user need its unit, or have what this adds in its bias."""
+        self.adds.append(_pairs(unit, user))
 
     def constant(self, unit: Tensor, user: Tensor) -> None:
         """Remember that each unit is a constant that its user adds up."""

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from infcop.collapse.facts import placed
+from infcop.collapse.positions import even
 from infcop.collapse.values import Value, spread
 
 __all__ = ["Fold"]
 
 _AT_ONCE = 16
 """Units that are tried at once."""
-
-_ROUNDING = 1e-13
-"""A relative difference in float64 that sums in another order may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +55,16 @@ class Fold:
         if labels not in ("k", "gk"):  # the batch has units too
             return torch.zeros((), dtype=torch.bool)
         entries = self.inputs.tensor.movedim(self.axis, 0).flatten(1)
-        alike = _even(entries).reshape(constant.shape)
+        alike = even(entries, (1,)).reshape(constant.shape)
         if self.alone is None:
             return placed(alike, labels, onto)
         members = (constant & alike).any(dim=0).nonzero()[:, 0]
         if not len(members):
             return torch.zeros((), dtype=torch.bool)
-        found = [_even(self.alone(some)) for some in torch.split(members, _AT_ONCE)]
-        even = torch.zeros(constant.shape[1], *found[0].shape[1:], dtype=torch.bool)
-        even[members] = torch.cat(found)
-        return placed(even.transpose(0, 1) & alike[..., None], "gko", onto)
+        found = [even(self.alone(some), (-1,))[..., 0] for some in torch.split(members, _AT_ONCE)]
+        ones = torch.zeros(constant.shape[1], *found[0].shape[1:], dtype=torch.bool)
+        ones[members] = torch.cat(found)
+        return placed(ones.transpose(0, 1) & alike[..., None], "gko", onto)
 
     def added(self, removed: Tensor) -> Tensor:
         """Return what removed units used to add to each output.
@@ -78,9 +76,3 @@ class Fold:
         gone = removed[spread(layer, self.inputs.shape)] & ~self.inputs.varies
         given = self.apply(torch.where(gone, self.inputs.tensor, 0.0))
         return given.movedim(self.axis, 0).flatten(1)[:, 0]
-
-
-def _even(given: Tensor) -> Tensor:
-    """Return where the entries along the last dimension are the same up to rounding."""
-    most = given.abs().amax(dim=-1, keepdim=True)
-    return ((given - given[..., :1]).abs() <= _ROUNDING * most).all(dim=-1)

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from infcop.errors import CollapseError
 
-__all__ = ["Measured", "followed", "in_precision", "measured", "shuffled"]
+__all__ = ["Measured", "followed", "in_precision", "measured", "outputs_of", "shuffled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ def measured(model: nn.Module, arguments: Any) -> Measured:
         >>> [output.shape for output in found.outputs], list(found.by_parameter)
         ([torch.Size([3, 1])], ['weight', 'bias'])
     """
-    args, kwargs = copied = pytree.tree_map(_leaf, arguments)
-    inputs = [x for x in pytree.tree_leaves(copied) if isinstance(x, Tensor) and x.requires_grad]
+    leaves = pytree.tree_map(_leaf, arguments)
+    inputs = [x for x in pytree.tree_leaves(leaves) if isinstance(x, Tensor) and x.requires_grad]
     parameters = {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -58,6 +58,7 @@ def measured(model: nn.Module, arguments: Any) -> Measured:
     gradients: list[Tensor | None] = [None] * len(everything)
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        args, kwargs = pytree.tree_map(_cloned, leaves)
         outputs = _tensors_of(model(*args, **kwargs))
         # The same weights for every network: they depend on the shapes of the outputs alone.
         generator = torch.Generator().manual_seed(1)
@@ -78,6 +79,25 @@ def _leaf(argument: Any) -> Any:
         return argument
     copied = argument.detach().clone()
     return copied.requires_grad_() if copied.is_floating_point() else copied
+
+
+def _cloned(leaf: Any) -> Any:
+    """Return what a model may write to."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def outputs_of(model: nn.Module, arguments: Any) -> list[Tensor]:
+    """Run a network forwards; nothing is left on it, save what it writes to its buffers.
+
+    Example:
+        >>> [output.shape for output in outputs_of(nn.Linear(2, 1), ((torch.ones(3, 2),), {}))]
+        [torch.Size([3, 1])]
+    """
+    # Without gradients some layers take other ways, which round otherwise.
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        args, kwargs = pytree.tree_map(_cloned, arguments)
+        return [output.detach() for output in _tensors_of(model(*args, **kwargs))]
 
 
 def _tensors_of(output: Any) -> list[Tensor]:
@@ -107,8 +127,8 @@ def in_precision(arguments: Any, dtype: torch.dtype) -> Any:
 def shuffled(arguments: Any, integers: bool = True) -> Any:
     """Return random arguments of the same kind.
 
-    Floating-point tensors become normal numbers of the same mean and spread; the entries of others
-    change places.
+    Floating-point tensors become normal numbers of the same mean and spread, or of spread 1 where
+    all entries are the same; the entries of others change places.
 
     Args:
         arguments: The arguments.
@@ -125,6 +145,7 @@ def shuffled(arguments: Any, integers: bool = True) -> Any:
             return leaf
         if leaf.is_floating_point():
             spread = leaf.double().std(correction=0)
+            spread = spread if bool(spread > 0) else torch.ones_like(spread)
             noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
             return (leaf.double().mean() + noise * spread).to(leaf.dtype)
         if not integers:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,6 +18,9 @@ from infcop.errors import CollapseError
 
 __all__ = ["Proven", "prove"]
 
+Stated = Mapping[str, Mapping[str, Any]]
+"""By module, attributes that state a size, with their new values."""
+
 
 @dataclass(frozen=True, eq=False)
 class Proven:
@@ -25,17 +29,23 @@ class Proven:
     Attributes:
         model: The network.
         plan: What it keeps.
-        spared: Units that were kept because the code relies on sizes, with the failure otherwise.
+        spared: Units that were kept because the code relies on sizes, or because a bias could not
+            take over what they add, with the failure otherwise.
+        stated: By module, attributes that were set anew.
     """
 
     model: nn.Module
     plan: Plan
     spared: tuple[Note, ...]
+    stated: Stated
 
 
 class _Search:
-    def __init__(self, model: nn.Module, findings: Findings, reference: Reference) -> None:
+    def __init__(
+        self, model: nn.Module, findings: Findings, reference: Reference, fold: bool
+    ) -> None:
         self.model = model
+        self.fold = fold
         self.findings = findings
         self.reference = reference
         self.types = {name: type(module) for name, module in model.named_modules()}
@@ -46,16 +56,50 @@ class _Search:
 
     def attempt(self) -> tuple[Plan, Proven | Failure]:
         """Remove what is dead and not spared, and see whether the result passes."""
-        chosen = plan(self.findings, self.model, self.pinned, self.fixed)
-        stated = stated_sizes(self.model, self.findings, chosen.survivors, self.patched)
-
-        def build(model: nn.Module) -> nn.Module:
-            return shrink(model, chosen, stated)
-
-        failure = self.reference.refuses(build, chosen)
+        chosen = plan(self.findings, self.model, self.pinned, self.fixed, fold=self.fold)
+        stated: Stated = stated_sizes(self.model, self.findings, chosen.survivors, self.patched)
+        failure = self._refuses(chosen, stated)
         if failure is not None:
             return chosen, failure
-        return chosen, Proven(build(self.model), chosen, tuple(self.spared))
+        stated = self._needed(chosen, stated)
+        model = shrink(self.model, chosen, stated)
+        return chosen, Proven(model, chosen, tuple(self.spared), stated)
+
+    def _refuses(self, chosen: Plan, stated: Stated) -> Failure | None:
+        return self.reference.refuses(lambda model: shrink(model, chosen, stated), chosen)
+
+    def _needed(self, chosen: Plan, stated: Stated) -> Stated:
+        """Put attributes back that need not change, one name of one class after the other."""
+        kinds = dict.fromkeys(
+            (self.types[place], name) for place in stated for name in stated[place]
+        )
+        for kind, name in kinds if len(kinds) > 1 else ():
+            fewer = {
+                place: {
+                    one: value
+                    for one, value in own.items()
+                    if one != name or self.types[place] is not kind
+                }
+                for place, own in stated.items()
+            }
+            if self._refuses(chosen, fewer) is None:
+                stated = fewer
+        return {place: own for place, own in stated.items() if own}
+
+    def unfolded(self, failure: Failure) -> Proven | None:
+        """Try without folding; return what passes."""
+        adds = self.findings.facts.adds
+        if not self.fold or not adds:
+            return None
+        self.fold = False
+        before = list(self.spared)
+        reason = f"it is a constant that can't be folded: otherwise {failure.reason}"
+        self.spared += [Note(units, reason) for units, _ in adds]
+        _, found = self.attempt()
+        if isinstance(found, Proven):
+            return found
+        self.fold, self.spared = True, before
+        return None
 
     def adapt(self, failure: Failure, chosen: Plan) -> bool:
         """Change the next attempt where this one has failed; return whether anything changed."""
@@ -94,25 +138,38 @@ class _Search:
         return False
 
 
-def prove(model: nn.Module, findings: Findings, reference: Reference) -> Proven:
+def prove(
+    model: nn.Module, findings: Findings, reference: Reference, *, fold: bool = True
+) -> Proven:
     """Shrink a model so far as can be verified.
 
     First all that is dead goes. If the smaller network fails in some module, attributes of modules
     of that class that state sizes are set anew. If that does not help, what goes through their
     reshapings stays: first where one size would have to become several, then everywhere. If the
-    network runs but gives something else, the same is done for all modules. At last the parameters
-    are let go one part after the other, each if the network still passes without it.
+    network runs but gives something else, constants stay where they are; if it still does, the
+    same as above is done for all modules. At last the parameters are let go one part after the
+    other, each if the network still passes without it. Of the attributes that were set anew, those
+    that need not be are put back.
+
+    Args:
+        model: The model, with masked weights.
+        findings: What a run over its graph has found out.
+        reference: What it gives.
+        fold: Whether biases take over constants.
 
     Raises:
         CollapseError: Not even a copy with nothing removed passes.
     """
-    search = _Search(model, findings, reference)
+    search = _Search(model, findings, reference, fold)
     while True:
         chosen, found = search.attempt()
         if isinstance(found, Proven):
             return found
         if found.place is not None and search.adapt(found, chosen):
             continue
+        unfolded = search.unfolded(found) if found.place is None else None
+        if unfolded is not None:
+            return unfolded
         if not search.adapt_all(found, chosen):
             return _part_by_part(search, found)
 

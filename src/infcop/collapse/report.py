@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from infcop.collapse.dead import kin
+from infcop.collapse.exported import entries_of
 from infcop.collapse.facts import Note
-from infcop.collapse.graph import entries_of
 from infcop.collapse.plan import Plan
+from infcop.collapse.repair import Proven
 from infcop.collapse.run import Findings
 
 __all__ = ["CollapseReport", "LayerReport", "report_on"]
@@ -44,11 +45,15 @@ class CollapseReport:
         parameters_before: Entries of all parameters; shared ones count once.
         parameters_after: The same of the smaller network.
         layers: Every module that has parameters or buffers of its own.
+        changed: Attributes of modules that were set anew, with both values.
+        verified: On what the networks were compared; the last one may say on what they were not.
     """
 
     parameters_before: int
     parameters_after: int
     layers: tuple[LayerReport, ...]
+    changed: tuple[str, ...]
+    verified: tuple[str, ...]
 
     def __str__(self) -> str:
         lines = [f"{self.parameters_before:,} parameters became {self.parameters_after:,}"]
@@ -63,36 +68,46 @@ class CollapseReport:
                 if before != layer.after[own]
             ]
             lines.append(f"{name} ({layer.kind}): {', '.join(changes)}")
+        lines += [f"attribute {change}" for change in self.changed]
+        lines += [
+            inputs if inputs.startswith("not ") else f"compared on {inputs}"
+            for inputs in self.verified
+        ]
         return "\n".join(lines)
 
 
 def report_on(
-    model: nn.Module, small: nn.Module, findings: Findings, plan: Plan, spared: Sequence[Note]
+    model: nn.Module, proven: Proven, findings: Findings, verified: tuple[str, ...]
 ) -> CollapseReport:
     """Compare a network with its smaller copy.
 
     Args:
         model: The network.
-        small: The smaller one.
+        proven: The smaller one, with what was kept.
         findings: What a run has found out.
-        plan: What was kept.
-        spared: Further units that were kept, and why.
+        verified: On what both were compared.
     """
+    small = proven.model
     before, after = entries_of(model), entries_of(small)
-    why = _Reasons(findings, plan, spared)
+    why = _Reasons(findings, proven.plan, proven.spared)
     layers = []
     for path, module in model.named_modules():
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         if not own:
             continue
-        names = {name: f"{path}.{name}" if path else name for name, _ in own}
+        names = {name: _full(path, name) for name, _ in own}
         shapes = {name: tuple(before[full].shape) for name, full in names.items()}
         left = {name: tuple(after[full].shape) for name, full in names.items()}
         reason = None
         if shapes == left:
             reason = why.of(list(names.values()))
         layers.append(LayerReport(path, type(module).__name__, shapes, left, reason))
-    return CollapseReport(_count(model), _count(small), tuple(layers))
+    changed = [
+        f"{_full(path, name)}: {getattr(model.get_submodule(path), name)} to {value}"
+        for path, own in proven.stated.items()
+        for name, value in own.items()
+    ]
+    return CollapseReport(_count(model), _count(small), tuple(layers), tuple(changed), verified)
 
 
 class _Reasons:
@@ -124,6 +139,10 @@ class _Reasons:
         if bool(found.needed[ids].all()):
             return "every unit is used"
         return "other units of the same tensors are used, and tensors stay blocks"
+
+
+def _full(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _count(model: nn.Module) -> int:

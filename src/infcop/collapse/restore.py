@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from infcop.collapse.compact import Compact
-from infcop.collapse.graph import entries_of
+from infcop.collapse.exported import entries_of
 from infcop.errors import CollapseError
 from infcop.models.unwrap import unwrapped
 
@@ -18,6 +18,7 @@ def restore_into(model: nn.Module, compact: Compact) -> None:
 
     Entries that were removed stay as they are in ``model``. Where a bias has taken over constants,
     these are subtracted again, so that the masked model then does the same as the smaller network.
+    Then what was removed has to be what ``compact`` was given: it makes these constants.
 
     Args:
         model: A model of the class and sizes that ``compact`` was made from; changed in place.
@@ -25,7 +26,8 @@ def restore_into(model: nn.Module, compact: Compact) -> None:
 
     Raises:
         CollapseError: The model has other parameters or sizes, or a bias that the original has not
-            was changed. Nothing is written then.
+            was changed, or constants were folded that the model would not make. Nothing is written
+            then.
 
     Example:
         >>> from infcop.collapse import compact
@@ -49,6 +51,13 @@ def restore_into(model: nn.Module, compact: Compact) -> None:
                 f"restore_into: expected '{name}' as compact made it, got another; the original "
                 "has no such bias, so leave it untrained (requires_grad=False)"
             )
+    changed = [] if compact.removed is None else compact.removed.changed(target)
+    if changed:
+        raise CollapseError(
+            f"restore_into: expected what was removed of '{changed[0]}' to be as compact was given "
+            "it, got something else; it makes the constants that biases have taken over, so pass "
+            "the original model or a copy of it, or collapse with fold=False"
+        )
     with torch.no_grad():
         for name, kept in compact.kept.items():
             value = source[name].detach()

@@ -37,9 +37,9 @@ RULES: dict[str, Rule] = {
 
 SIZED = frozenset(
     (
-        *("view", "reshape", "_unsafe_view", "unflatten", "expand", "split", "split_with_sizes"),
+        *("view", "reshape", "unflatten", "expand", "split", "split_with_sizes"),
         *("chunk", "tensor_split", "repeat_interleave", "layer_norm", "rms_norm", "group_norm"),
-        *("flatten", "repeat", "slice", "narrow"),
+        *("flatten", "repeat", "slice", "narrow", "batch_norm", "instance_norm"),
     )
 )
 """Operations for which a model may state sizes."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from infcop.collapse.broadcast import met
 from infcop.collapse.call import Call, Rule, unknown
-from infcop.collapse.contract import Labelled, contract
+from infcop.collapse.einsum import Labelled, contract
 from infcop.collapse.facts import Layer
 from infcop.collapse.rules_linear import numbered
 from infcop.collapse.values import Value

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from infcop.collapse.call import Call, Rule, unknown
-from infcop.collapse.contract import Labelled, contract
+from infcop.collapse.einsum import Labelled, contract
 from infcop.collapse.facts import Layer, placed
 from infcop.collapse.rules_linear import fold_of, with_bias
 from infcop.collapse.values import Value, tidied
@@ -48,18 +48,17 @@ def _convolution(call: Call) -> Any:
     inputs, weight, bias = call["input"], call["weight"], call["bias"]
     groups = call.arguments.get("groups", 1)
     transposed = _transposed(call)
-    if transposed and groups > 1:
+    if weight.fed or (transposed and groups > 1):
         return unknown(call)
     batch = "A" * (inputs.tensor.ndim == weight.tensor.ndim)
     axis, spatial = len(batch), weight.tensor.ndim - 2
-    kernel = weight.tensor.double()
 
     def apply(x: Tensor) -> Tensor:
-        result: Tensor = call.again(x, weight=kernel, bias=None)
+        result: Tensor = call.again(x, weight=weight.tensor.double(), bias=None)
         return result
 
     def alone(members: Tensor) -> Tensor:
-        result: Tensor = _each_alone(call, kernel, groups, members)
+        result: Tensor = _each_alone(call, weight.tensor.double(), groups, members)
         return result
 
     borders = alone if transposed or _padded(call["padding"]) else None
@@ -74,6 +73,7 @@ def _convolution(call: Call) -> Any:
         f"{batch}go",
         call.reason("has a kernel that slides over the units"),
         fold,
+        apart="stuxyz",
     )
     layers = [_merged(layer, batch, (groups, call.shape[axis] // groups)) for layer in found.layers]
     varies = found.varies.flatten(-2).reshape(*call.shape[: axis + 1], *[1] * spatial)
@@ -113,7 +113,7 @@ def _steps(dilation: Any, count: int) -> list[int]:
 
 
 def _transposed(call: Call) -> bool:
-    return "transpose" in call.operation or bool(call.arguments.get("transposed", False))
+    return "transpose" in call.operation
 
 
 def _merged(layer: Layer, batch: str, sizes: tuple[int, int]) -> Layer:
@@ -128,4 +128,4 @@ def _merged(layer: Layer, batch: str, sizes: tuple[int, int]) -> Layer:
 
 _NAMES = [f"conv{n}d" for n in (1, 2, 3)] + [f"conv_transpose{n}d" for n in (1, 2, 3)]
 
-RULES: Mapping[str, Rule] = dict.fromkeys([*_NAMES, "convolution"], _convolution)
+RULES: Mapping[str, Rule] = dict.fromkeys(_NAMES, _convolution)

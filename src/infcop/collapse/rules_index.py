@@ -26,7 +26,7 @@ def _embedding(call: Call) -> Value:
     for layer in chosen.layers:
         call.facts.pin(layer.ids, call.reason("looks rows up by number"))
     some = table.nonzero.any(dim=0)
-    varies = (chosen.varies.expand(chosen.shape)[..., None] & some) | table.varies.any()
+    varies = (chosen.varies.expand(chosen.shape)[..., None] & some) | table.varies.any(dim=0)
     return call.gives(layers, varies)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from infcop.collapse.broadcast import met, shares
 from infcop.collapse.call import Call, Rule, unknown
-from infcop.collapse.contract import Contracted, Labelled, contract
+from infcop.collapse.einsum import Contracted, Labelled, contract
 from infcop.collapse.facts import Facts, Layer
 from infcop.collapse.folding import Fold
 from infcop.collapse.values import Value
@@ -42,7 +42,7 @@ def fold_of(
     has_bias = weight.name in call.trace.without_bias if bias is None else name in own
     possible = along and weight.name in own and has_bias
     fold = Fold(weight.name or "", name, possible, inputs, axis, rows, apply, alone)
-    if possible:
+    if possible and not bool(inputs.varies.all()):
         call.folds.append(fold)
     return fold
 
@@ -56,7 +56,7 @@ def with_bias(
     shape = (len(bias.tensor), *[1] * (call.result.ndim - axis - 1))
     layers = met(call, [(layers, call.shape), (bias.layers, shape)], call.shape)
     shared = torch.tensor(shares(call, layers, bias, [axis]))
-    return call.gives(layers, varies | bias.varies.any() | shared)
+    return call.gives(layers, varies | bias.varies.reshape(shape) | shared)
 
 
 def _linear(call: Call) -> Value:
@@ -65,8 +65,11 @@ def _linear(call: Call) -> Value:
         return _matmul(call)
     batch = ascii_uppercase[: inputs.tensor.ndim - 1]
     last = len(batch)
-    matrix = weight.tensor.double()
-    fold = fold_of(call, inputs, weight, bias, last, 0, lambda x: functional.linear(x, matrix))
+    fold = fold_of(
+        call,
+        *(inputs, weight, bias, last, 0),
+        lambda x: functional.linear(x, weight.tensor.double()),
+    )
     found = contract(
         call.facts,
         Labelled(f"{batch}k", inputs),
@@ -91,13 +94,14 @@ def product(facts: Facts, a: Value, b: Value, reason: str) -> tuple[Contracted, 
     batch_a, batch_b = a.shape[: -2 if rows else -1], b.shape[: -2 if columns else -1]
     ndim = max(len(batch_a), len(batch_b))
     letters = ascii_uppercase[:ndim]
-    labels = []
+    labels, apart = [], ""
     for own, other, spare in ((batch_a, batch_b, "abcdef"), (batch_b, batch_a, "uvwxyz")):
         text = ""
         for at, size in enumerate(own):
             back = len(own) - at
             repeated = size == 1 and back <= len(other) and other[-back] != 1
             text += spare[at] if repeated else letters[ndim - back]
+            apart += spare[at] if repeated else ""
         labels.append(text)
     out = f"{letters}{rows}{columns}"
     found = contract(
@@ -106,15 +110,17 @@ def product(facts: Facts, a: Value, b: Value, reason: str) -> tuple[Contracted, 
         Labelled(f"{labels[1]}k{columns}", b),
         out,
         reason,
+        apart=apart,
     )
     return found, out
 
 
 def _addmm(call: Call) -> Value:
     bias, inputs, weight = call["self"], call["mat1"], call["mat2"]
-    matrix = weight.tensor.double()
     plain = call["beta"] == call["alpha"] == 1 and bias.tensor.ndim == 1
-    fold = fold_of(call, inputs, weight, bias, 1, 1, lambda x: x @ matrix) if plain else None
+    fold = None
+    if plain:
+        fold = fold_of(call, *(inputs, weight, bias, 1, 1), lambda x: x @ weight.tensor.double())
     found = contract(
         call.facts,
         Labelled("Ak", inputs),

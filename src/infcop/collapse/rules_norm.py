@@ -39,8 +39,10 @@ def _scaled(
     own = [call.arguments[name] for name in names if call.arguments.get(name) is not None]
     operands += [(one.layers, torch.Size((*one.shape, *[1] * after))) for one in own]
     met_layers = met(call, operands, call.shape)
-    shared = any(shares(call, met_layers, one, dims) for one in own)
-    return call.gives(met_layers, varies | torch.tensor(shared))
+    varies = varies | torch.tensor(any(shares(call, met_layers, one, dims) for one in own))
+    for one in own:
+        varies = varies | one.varies.reshape(*one.shape, *[1] * after)
+    return call.gives(met_layers, varies)
 
 
 def _batch(call: Call) -> Value:

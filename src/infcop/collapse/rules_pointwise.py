@@ -13,7 +13,7 @@ from infcop.collapse.call import Call, Rule
 from infcop.collapse.facts import Layer
 from infcop.collapse.values import Value, gathered, spread, tidied
 
-__all__ = ["RULES", "pointwise"]
+__all__ = ["FRESH", "RULES", "pointwise"]
 
 
 def pointwise(call: Call) -> Value:
@@ -81,7 +81,10 @@ def _prelu(call: Call) -> Value:
         return pointwise(call)
     shape = (len(slopes.tensor), *[1] * (value.tensor.ndim - 2))
     layers = met(call, [(value.layers, value.shape), (slopes.layers, shape)], call.shape)
-    return call.gives(layers, value.varies | torch.tensor(shares(call, layers, slopes, [1])))
+    moved = slopes.varies.reshape(shape) & value.nonzero
+    return call.gives(
+        layers, value.varies | moved | torch.tensor(shares(call, layers, slopes, [1]))
+    )
 
 
 def _glu(call: Call) -> Value:
@@ -106,9 +109,12 @@ _SAME = (
     *("negative", "subtract", "divide", "floor_divide", "clip", "square", "absolute"),
     *("logaddexp", "polar", "hardtanh", "selu", "masked_fill"),
 )
-_TYPE = ("to", "_to_copy", "type_as", "contiguous", "clone", "detach", "alias", "lift_fresh_copy")
+_TYPE = ("to", "type_as", "contiguous", "clone", "detach", "alias", "lift_fresh_copy")
 _LIKE = ("zeros_like", "ones_like", "full_like", "fill", "zero")
 _FRESH = ("new_zeros", "new_ones", "new_full", "new_empty")
+
+FRESH = frozenset((*_FRESH, "zeros_like", "ones_like", "full_like", "zero"))
+"""What these give depends on no parameter, since only sizes and types are looked at."""
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, pointwise),

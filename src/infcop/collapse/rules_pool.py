@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from infcop.collapse.call import Call, Rule, each
@@ -45,11 +46,15 @@ def _pool(call: Call) -> Any:
             layers.append(layer)
     varies = value.varies.expand(value.shape).any(dim=positions, keepdim=True)
     padding = call.arguments.get("padding")
-    if padding and any(padding) and call.arguments.get("count_include_pad"):
-        varies = value.nonzero.any(dim=positions, keepdim=True)  # the zeros at borders count
+    # What a window gives then depends on how much of it lies inside.
+    borders = padding and any(padding) and call.arguments.get("count_include_pad")
+    if borders or call.arguments.get("divisor_override") is not None:
+        varies = value.nonzero.any(dim=positions, keepdim=True)
 
     def one(result: Tensor) -> Value:
-        return Value(result, varies.expand(result.shape), tuple(layers))
+        # A table of positions has the size of the inputs; so have the places of the largest.
+        sized = not value.fed or not result.is_floating_point()
+        return Value(result, (varies | torch.tensor(sized)).expand(result.shape), tuple(layers))
 
     return each(call.result, one)
 

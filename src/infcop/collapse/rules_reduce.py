@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from infcop.collapse.call import Call, Rule, each
@@ -52,6 +53,8 @@ def _reduce(call: Call) -> Any:
         varies = value.varies.expand(value.shape)
         if value.fed and name in _SIZED:
             varies = value.nonzero
+        elif value.fed and not result.is_floating_point():  # a position
+            varies = torch.ones((), dtype=torch.bool).expand(value.shape)
         varies = varies.any(dim=tuple(dims), keepdim=kept) if dims else varies
         return Value(result, varies, tuple(layers))
 
@@ -78,8 +81,9 @@ def _along(call: Call) -> Any:
     dims = _reduced_dims(call, value.tensor.ndim)
     layers = mixed(call, value.layers, dims)
     varies = value.varies.expand(value.shape).any(dim=tuple(dims), keepdim=True)
-    if value.fed and call.operation.startswith("cum"):
-        varies = value.nonzero
+    if value.fed:  # it depends on how many there are
+        cumulates = call.operation.startswith("cum")
+        varies = value.nonzero if cumulates else torch.ones((), dtype=torch.bool)
     return each(call.result, lambda x: Value(x, varies.expand(x.shape), tuple(layers)))
 
 
@@ -88,9 +92,12 @@ _VANISH = (
     *("linalg_vector_norm", "max", "min", "argmax", "argmin", "any", "all", "nansum", "median"),
     *("count_nonzero", "std_mean", "nanmean"),
 )
-_SIZED = {"prod", "sum", "logsumexp", "norm", "linalg_vector_norm", "nansum", "count_nonzero"}
+_SIZED = {
+    *("prod", "sum", "logsumexp", "norm", "linalg_vector_norm", "nansum", "count_nonzero"),
+    *("var", "std", "var_mean", "std_mean"),
+}
 """What these make of a constant depends on how many there are."""
 
-_STAY = ("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "softmin")
+_STAY = ("softmax", "log_softmax", "cumsum", "cumprod")
 
 RULES: dict[str, Rule] = {**dict.fromkeys(_VANISH, _reduce), **dict.fromkeys(_STAY, _along)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,10 +71,21 @@ def _split(call: Call) -> Any:
     return moved(call)
 
 
+_END = 2**63 - 1
+"""The end of a slice that goes to the end."""
+
+
 def _slice(call: Call) -> Any:
+    """A part of a table has the size of the inputs, and so may have other entries for others."""
     value = call.values[0]
     dim = call["dim"] % value.tensor.ndim
-    return moved(call) if call.shape[dim] == value.shape[dim] else _by_position(call)
+    whole = call.shape[dim] == value.shape[dim]
+    given = moved(call) if whole else _by_position(call)
+    if value.fed or (whole and call.arguments.get("end") in (None, _END)):
+        return given
+    any_of_it = value.nonzero.any(dim=dim, keepdim=True).expand(value.shape)
+    varies = call.again(any_of_it.contiguous())
+    return replace(given, varies=varies, surviving=None if value.surviving is None else varies)
 
 
 def _cat(call: Call) -> Value:
@@ -137,6 +149,8 @@ def _pad(call: Call) -> Value:
         found.append(gathered(call.facts, ids, reason))
         call.facts.fix(layer, grown, reason)
     varies = call.again(value.varies.expand(value.shape).double(), **zero) != 0
+    # A table of positions is filled up to the size of the inputs.
+    varies = varies | torch.tensor(not value.fed)
     return call.gives(tidied(call.facts, [*kept, *found]), varies)
 
 
@@ -157,7 +171,7 @@ def _pixel_shuffle(call: Call) -> Value:
 
 
 _MOVES = (
-    *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t"),
+    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t"),
     *("numpy_T", "mT", "adjoint", "movedim", "moveaxis", "swapaxes", "swapdims", "squeeze"),
     *("unsqueeze", "expand", "expand_as", "view_as", "reshape_as", "repeat", "tile"),
     *("repeat_interleave", "flip", "pixel_unshuffle"),
@@ -170,12 +184,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split"), _split),
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
     "stack": _stack,
-    **dict.fromkeys(
-        (
-            *("pad", "constant_pad_nd", "zero_pad2d"),
-            *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)),
-        ),
-        _pad,
-    ),
+    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     "pixel_shuffle": _pixel_shuffle,
 }

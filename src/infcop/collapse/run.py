@@ -10,11 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from infcop.collapse.call import Call, each
-from infcop.collapse.facts import Facts, Layer
-from infcop.collapse.folding import Fold
-from infcop.collapse.graph import Trace
-from infcop.collapse.operations import (
+from infcop.collapse.aten import (
     arguments_by_name,
     change_values,
     invoke,
@@ -24,7 +20,13 @@ from infcop.collapse.operations import (
     values_in,
     wide,
 )
+from infcop.collapse.call import Call, each
+from infcop.collapse.exported import Trace
+from infcop.collapse.facts import Facts, Layer
+from infcop.collapse.folding import Fold
+from infcop.collapse.positions import evened
 from infcop.collapse.rules import SIZED, rule_for
+from infcop.collapse.rules_pointwise import FRESH
 from infcop.collapse.values import Value, plain
 from infcop.core.mask import Masks
 from infcop.errors import CollapseError
@@ -62,17 +64,19 @@ class Findings:
     sizes: list[Sizes] = field(default_factory=list)
 
 
-def run(trace: Trace, masks: Masks) -> Findings:
+def run(trace: Trace, masks: Masks, *, trains: bool = False) -> Findings:
     """Run a graph on its example inputs, in float64.
 
     Args:
         trace: The graph, with masked weights.
         masks: What survives, under the first name of each tensor.
+        trains: Whether what depends on trainable parameters or on statistics counts as varying:
+            then a constant is what no training changes.
 
     Raises:
         CollapseError: An operation fails.
     """
-    runner = _Runner(trace, masks, Findings())
+    runner = _Runner(trace, masks, Findings(), trains)
     with torch.no_grad():
         for value in values_in(runner.go(trace.graph, None)):
             for layer in value.layers:
@@ -80,9 +84,14 @@ def run(trace: Trace, masks: Masks) -> Findings:
     return runner.findings
 
 
+_IN_CONTEXT = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint")
+"""These run a part of the model once, without gradients or the like."""
+
+
 class _Runner:
-    def __init__(self, trace: Trace, masks: Masks, findings: Findings) -> None:
+    def __init__(self, trace: Trace, masks: Masks, findings: Findings, trains: bool) -> None:
         self.trace = trace
+        self.trains = trains
         self.masks = masks
         self.findings = findings
         self.facts = findings.facts
@@ -118,7 +127,8 @@ class _Runner:
         if not isinstance(given, Tensor):
             return given
         if name is None:
-            return replace(plain(wide(given).clone(), varies=True), fed=True)
+            fed = node.name in self.trace.inputs
+            return replace(plain(wide(given).clone(), varies=fed), fed=fed)
         if name not in self.parameters:
             self.parameters[name] = self._parameter(name, given)
         if node.users:
@@ -130,24 +140,28 @@ class _Runner:
         for layer in layers:
             self.facts.couple([layer])  # at least one is left
         # What forward passes write to are buffers.
-        own = tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.clone()
-        return Value(
-            own,
-            torch.zeros((), dtype=torch.bool).expand(tensor.shape),
-            tuple(layers),
-            name,
-            self.masks.get(name, torch.ones((), dtype=torch.bool).expand(tensor.shape)),
-            learned=tensor.requires_grad,
-        )
+        fixed = isinstance(tensor, nn.Parameter)
+        own = tensor.detach() if fixed else tensor.clone()
+        surviving = self.masks.get(name, torch.ones((), dtype=torch.bool).expand(tensor.shape))
+        moves = tensor.requires_grad or (tensor.is_floating_point() and not fixed)
+        varies = surviving & torch.tensor(self.trains and moves)
+        return Value(own, varies, tuple(layers), name, surviving, learned=tensor.requires_grad)
 
     def _called(self, node: fx.Node) -> Any:
         args, kwargs = self._filled((node.args, node.kwargs))
         if node.target is operator.getitem:
             return args[0][args[1]]
-        inner = next((one for one in args if isinstance(one, fx.GraphModule)), None)
-        if inner is not None:  # a part of the model in a context, such as one without gradients
-            return self.go(inner, iter(args[args.index(inner) + 1 :]))
         name = name_of(node.target)
+        inner = next((one for one in args if isinstance(one, fx.GraphModule)), None)
+        if inner is not None:
+            if name not in _IN_CONTEXT:
+                raise CollapseError(
+                    "compact: expected operations that do the same for all inputs, but "
+                    f"{_in_module(name, node)} runs a part of the model by choice or several "
+                    "times, which a trace can't follow; write it with torch.where or as a loop of "
+                    "Python, or collapse a part of the model without it"
+                )
+            return self.go(inner, iter(args[args.index(inner) + 1 :]))
         if name.startswith(("_assert", "sym_constrain")):
             return None
         named = arguments_by_name(node.target, args, kwargs)
@@ -157,14 +171,17 @@ class _Runner:
             result = wide(invoke(node.target, tensors_in(named)))
         except Exception as error:
             raise CollapseError(
-                f"compact: expected operations that can be computed in float64, but {name} of "
-                f"'{place_of(node)}' fails: {error}; collapse a part of the model without it"
+                "compact: expected operations that can be computed in float64, but "
+                f"{_in_module(name, node)} fails: {error}; collapse a part of the model without it"
             ) from error
         call = self._call(node, name.removesuffix("_") if writes else name, before, result)
         given = rule_for(call.operation, node.target)(call)
         fed = any(value.fed for value in call.values)
-        learned = any(value.learned for value in call.values)
-        given = change_values(given, lambda value: replace(value, fed=fed, learned=learned))
+        learned = call.operation not in FRESH and any(value.learned for value in call.values)
+        given = change_values(
+            given,
+            lambda value: evened(self.facts, replace(value, fed=fed, learned=learned)),
+        )
         if writes:
             self._written(args[0], given)
         if call.operation in SIZED:
@@ -213,6 +230,11 @@ class _Runner:
         self.values[node] = change_values(
             held, lambda value: replace(plain(value.tensor, varies=True), fed=True)
         )
+
+
+def _in_module(name: str, node: fx.Node) -> str:
+    place = place_of(node)
+    return f"{name} of '{place}'" if place else f"{name} of the model"
 
 
 def _copied(value: Value) -> Value:

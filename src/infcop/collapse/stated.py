@@ -11,6 +11,7 @@ from torch import nn
 
 from infcop.collapse.dead import Survivors
 from infcop.collapse.facts import Layer
+from infcop.collapse.plan import living
 from infcop.collapse.run import Findings, Sizes
 
 __all__ = ["changed_sizes", "stated_sizes"]
@@ -102,10 +103,4 @@ def _kept(
 ) -> Iterator[tuple[int, int, int]]:
     """Yield each dimension that has units, with its size before and after."""
     for dim in sorted({dim for layer in layers for dim in layer.dims}):
-        alive = torch.zeros(shape[dim], dtype=torch.bool)
-        for layer in layers:
-            if dim in layer.dims:
-                others = tuple(at for at, own in enumerate(layer.dims) if own != dim)
-                living = found.alive[layer.ids]
-                alive = alive | (living.any(dim=others) if others else living)
-        yield dim, shape[dim], int(alive.count_nonzero())
+        yield dim, shape[dim], int(living(shape, layers, dim, found).count_nonzero())

@@ -20,7 +20,9 @@ class Value:
 
     Attributes:
         tensor: Its numbers on the example inputs, with masked weights; float64 once computed.
-        varies: Which entries can change with the inputs of the model; broadcast to its shape.
+        varies: Which entries can change with the inputs of the model, or with their sizes;
+            broadcast to its shape. What is computed from inputs and does not vary is the same at
+            all positions, for inputs of any size.
         layers: Its units. Without any it can't shrink.
         name: The parameter or buffer that it is, if it is one.
         surviving: Which entries of a parameter, or of what is made of parameters alone, can differ
@@ -56,7 +58,7 @@ class Value:
 
     @property
     def constant(self) -> bool:
-        """Whether nothing in it depends on the inputs of the model."""
+        """Whether nothing in it depends on the inputs of the model, or on their sizes."""
         return not bool(self.varies.any())
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from infcop.collapse.measure import Measured, followed, in_precision, measured, shuffled
-from infcop.collapse.plan import Plan, sliced
+from infcop.collapse.copies import lean_copy
+from infcop.collapse.differences import measured_unlike
+from infcop.collapse.measure import Measured, followed, in_precision, measured, outputs_of
+from infcop.collapse.near import TOLERANCE, unlike
+from infcop.collapse.plan import Plan
+from infcop.collapse.runs import (
+    Resized,
+    Run,
+    in_float64,
+    random_run,
+    sound,
+    taken,
+    taken_uneven,
+)
+from infcop.collapse.training import Training, fails_to_train
 from infcop.core.mask import Masks
-from infcop.errors import CollapseError
 
-__all__ = ["TOLERANCE", "Failure", "Reference"]
-
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-"""The largest difference: of outputs relative to the largest entry of the output, of gradients
-relative to the largest entry of all gradients."""
+__all__ = ["Failure", "Reference"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,12 @@ class Failure:
     place: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    dtype: torch.dtype
-    arguments: Any
-    gives: Measured
+_KEPT = 1 << 26
+"""Up to so many bytes the gradients of the masked network are kept, to be compared again."""
 
 
 class Reference:
-    """What a masked network gives for the example inputs and for random ones.
+    """What a masked network gives for the example inputs, for random ones, and for other sizes.
 
     A network in float32 is run in float64 too, if it can be: what is right up to rounding is then
     told from what is wrong.
@@ -52,35 +56,53 @@ class Reference:
         model: The network, with masked weights, in evaluation mode.
         masks: What survives, by name.
         arguments: Example inputs, positional and by keyword.
+        trains: Whether to compare in training mode as well.
 
     Raises:
         CollapseError: It fails, or what it gives is not finite or not the same twice.
     """
 
-    def __init__(self, model: nn.Module, masks: Masks, arguments: Any) -> None:
-        own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    def __init__(
+        self, model: nn.Module, masks: Masks, arguments: Any, *, trains: bool = False
+    ) -> None:
+        self._model = model
         self._masks = masks
-        self._models = {own: model}
-        self._runs = [
-            _Run(own, arguments, _sound(model, arguments)),
-            *_random(model, own, arguments),
-        ]
-        if own != torch.float64:
-            self._models[torch.float64] = copy.deepcopy(model).double()
+        self._given: dict[Run, Measured] = {}
+        self._own = next(
+            (p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32
+        )
+        sound(lean_copy(model), arguments)
+        runs = [Run("the example inputs", self._own, arguments)]
+        runs += random_run(lean_copy(model), self._own, arguments)
+        if self._own != torch.float64:
             # First, since its failures say more.
-            self._runs = [*self._wide(), *self._runs]
+            runs = [*in_float64(lean_copy(model, torch.float64), runs), *runs]
+        self._runs = runs
+        self._widest = runs[0].dtype
+        self._arguments = in_precision(arguments, self._widest)
+        self._resized = taken(lean_copy(model, self._widest), self._widest, self._arguments)
+        self._uneven: list[Resized] | None = None
+        widest = [run for run in runs if run.dtype == self._widest]
+        self._training = Training(masks, widest) if trains else None
 
-    def _wide(self) -> list[_Run]:
-        """Do the same in float64."""
-        runs = []
-        for run in self._runs:
-            arguments = in_precision(run.arguments, torch.float64)
-            try:
-                found = measured(self._models[torch.float64], arguments)
-            except RuntimeError:  # some models make tensors of float32 on their way
-                return []
-            runs.append(_Run(torch.float64, arguments, found))
-        return runs
+    def verified(self, small: nn.Module, plan: Plan) -> tuple[str, ...]:
+        """Say what a network that was not refused has been compared on.
+
+        Args:
+            small: The network, in the precision of the masked one.
+            plan: What it keeps.
+        """
+        compared = (*map(str, self._runs), *map(str, self._in_other_sizes(plan)))
+        if self._training is not None:
+            return (*compared, self._training.said)
+        reason = fails_to_train(self._model, small, self._runs[-1].arguments)
+        if reason is None:
+            return compared
+        return (
+            *compared,
+            "not in training mode, where the smaller network fails and the masked one runs: "
+            f"{reason}; use it in evaluation mode, or pass fold=False",
+        )
 
     def refuses(self, build: Callable[[nn.Module], nn.Module], plan: Plan) -> Failure | None:
         """Return why a smaller network does not do the same, or None if it does.
@@ -89,98 +111,59 @@ class Reference:
             build: Makes the smaller network of the masked one, in the precision of the latter.
             plan: What it keeps.
         """
-        built: dict[torch.dtype, nn.Module] = {}
-        for run in self._runs:
-            if run.dtype not in built:
-                built[run.dtype] = build(self._models[run.dtype])
-            entered: list[str] = []
-            try:
-                with followed(built[run.dtype]) as entered:
-                    found = measured(built[run.dtype], run.arguments)
-            except Exception as error:
-                return Failure(f"it fails: {error}", entered[-1] if entered else "")
-            difference = self._difference(run.gives, found, plan, TOLERANCE[run.dtype])
-            if difference:
-                return Failure(f"{difference} in {str(run.dtype).removeprefix('torch.')}")
+        for dtype in dict.fromkeys(run.dtype for run in self._runs):
+            large = lean_copy(self._model, dtype)
+            small = build(large)
+            unused = lean_copy(large), lean_copy(small)
+            for run in (*self._runs, *self._in_other_sizes(plan)):
+                if run.dtype == dtype:
+                    failure = self._differs(run, large, small, plan)
+                    if failure is not None:
+                        return failure
+            if self._training is not None and dtype == self._widest:
+                reason = self._training.refuses(*unused, plan)
+                if reason is not None:
+                    return Failure(reason)
         return None
 
-    def _difference(
-        self, expected: Measured, found: Measured, plan: Plan, tolerance: float
-    ) -> str | None:
-        if [x.shape for x in expected.outputs] != [x.shape for x in found.outputs]:
-            return "its outputs have other shapes"
-        for one, other in zip(expected.outputs, found.outputs, strict=True):
-            if not _near(one, other, tolerance * _largest([one])):
-                return "its outputs differ"
-        pairs = list(zip(expected.by_input, found.by_input, strict=True))
-        for name, gradient in expected.by_parameter.items():
-            before = None if gradient is None else sliced(gradient, plan.kept[name])
-            pairs.append(self._surviving(name, before, found.by_parameter[name], plan))
-        largest = _largest([one for one, _ in pairs if one is not None])
-        zero = torch.zeros(())
-        for before, after in pairs:
-            one, other = (zero if x is None else x for x in (before, after))
-            if not _near(one, other, tolerance * largest):
-                return "its gradients differ"
-        return None
+    def _in_other_sizes(self, plan: Plan) -> list[Resized]:
+        """Return what to compare outputs on; more where constants are folded.
 
-    def _surviving(
-        self, name: str, before: Tensor | None, after: Tensor | None, plan: Plan
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return gradients at the entries that are not pruned."""
-        if name not in self._masks:
-            return before, after
-        mask = sliced(self._masks[name], plan.kept[name])
-        return (
-            None if before is None else before.where(mask, 0.0),
-            None if after is None else after.where(mask, 0.0),
-        )
+        Padding to a multiple of something is not in the graph where the example needs none.
+        """
+        if not plan.added and not plan.made:
+            return self._resized
+        if self._uneven is None:
+            large = lean_copy(self._model, self._widest)
+            self._uneven = taken_uneven(large, self._widest, self._arguments)
+        return [*self._resized, *self._uneven]
 
-
-def _random(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[_Run]:
-    """Run a network on random inputs that it takes; it need not take any."""
-    for integers in (True, False):
-        other = shuffled(arguments, integers=integers)
+    def _differs(self, run: Run, large: nn.Module, small: nn.Module, plan: Plan) -> Failure | None:
+        """Compare on some inputs."""
+        entered: list[str] = []
+        tolerance = TOLERANCE[run.dtype]
         try:
-            return [_Run(dtype, other, _sound(model, other))]
-        except CollapseError:
-            continue
-    return []
+            with followed(small) as entered:
+                if isinstance(run, Resized):
+                    outputs = outputs_of(small, run.arguments)
+                else:
+                    found = measured(small, run.arguments)
+        except Exception as error:
+            return Failure(f"it fails: {error}", entered[-1] if entered else "")
+        if isinstance(run, Resized):
+            difference = unlike(run.outputs, outputs, tolerance)
+            return Failure(f"{difference} with {run}") if difference else None
+        expected = self._expected(run, large)
+        difference = measured_unlike(expected, found, self._masks, plan, run.dtype)
+        name = str(run.dtype).removeprefix("torch.")
+        return Failure(f"{difference} in {name}") if difference else None
 
-
-def _sound(model: nn.Module, arguments: Any) -> Measured:
-    """Measure a network, and see to it that what it gives can be compared."""
-    try:
-        found, again = measured(model, arguments), measured(model, arguments)
-    except CollapseError:
-        raise
-    except Exception as error:
-        raise CollapseError(
-            "compact: expected a model that runs forwards and backwards on example_inputs, but it "
-            f"fails: {error}; give inputs as in evaluation"
-        ) from error
-    for one, other in zip(found.outputs, again.outputs, strict=True):
-        if not bool(one.isfinite().all()):
-            raise CollapseError(
-                "compact: expected finite outputs, got NaN or infinity, which can't be compared; "
-                "give inputs and weights with finite outputs"
-            )
-        if not torch.equal(one, other):
-            raise CollapseError(
-                "compact: expected the same outputs for the same inputs, but two runs differ; the "
-                "model draws random numbers or keeps a state in evaluation mode: make it not do so"
-            )
-    return found
-
-
-def _largest(tensors: Sequence[Tensor]) -> float:
-    sizes = [x.detach().abs().nan_to_num(posinf=0.0) for x in tensors if x.numel()]
-    return max((float(x.max()) for x in sizes), default=0.0)
-
-
-def _near(one: Tensor, other: Tensor, most: float) -> bool:
-    if not (one.is_floating_point() or one.is_complex()):
-        return torch.equal(one, other)
-    # A root has no finite gradient at zero.
-    alike = (one == other) | (one.isnan() & other.isnan())
-    return bool((alike | ((one - other).abs() <= most)).all())
+    def _expected(self, run: Run, large: nn.Module) -> Measured:
+        """Measure the masked network, once if what it gives is small."""
+        if run in self._given:
+            return self._given[run]
+        found = measured(large, run.arguments)
+        gradients = [x for x in found.by_parameter.values() if x is not None]
+        if sum(x.numel() * x.element_size() for x in gradients) <= _KEPT:
+            self._given[run] = found
+        return found

@@ -88,6 +88,8 @@ class LevelsConfig(Value):
     compares them; they cost a forward pass over the held-out split each time."""
     max_levels: Annotated[int, Field(ge=1)] = 100
     """A guard for adaptive schedules that remove ever less."""
+    collapse: bool = False
+    """Train without the units that have become useless, in levels and in the final training."""
 
     @model_validator(mode="after")
     def _ordered(self) -> LevelsConfig:
@@ -124,7 +126,10 @@ class SearchConfig(Value):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     density: Density = 0.05
-    """Fraction of prunable entries to keep, in (0, 1]."""
+    """Fraction to keep, in (0, 1]."""
+    density_in: Literal["parameters", "flops", "latency"] = "parameters"
+    """Of what ``density`` is a fraction: of the prunable entries, of the multiply-adds of a forward
+    pass, or of its measured time. The last two are for channels that can be removed for good."""
     milestones: tuple[Density, ...] = ()
     """Larger densities, in falling order, at which a sparse network is trained to the end too: one
     search then gives several. Levels end exactly there."""
@@ -154,6 +159,48 @@ class SearchConfig(Value):
             raise ValueError(
                 f"milestones must fall from below 1 to above density ({self.density:g}), got "
                 f"{', '.join(f'{m:g}' for m in self.milestones)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _size_can_be_had(self) -> SearchConfig:
+        if self.density_in == "parameters":
+            return self
+        what = f"density_in '{self.density_in}'"
+        pattern = self.method.pattern.kind
+        if pattern != "coupled-channels":
+            raise ValueError(
+                f"{what} needs method.pattern 'coupled-channels', got '{pattern}': a network does "
+                "not compute less, or faster, for zeros that can't be removed"
+            )
+        if self.method.schedule.kind == "sap":
+            raise ValueError(
+                f"{what} needs a schedule that counts, but 'sap' removes what the weights "
+                "tell it to; use 'fraction', 'cubic', 'linear', 'list' or 'one-shot'"
+            )
+        if self.milestones:
+            raise ValueError(
+                f"{what}: milestones are densities in parameters; leave them out and make one "
+                "search for each density"
+            )
+        if self.density_in == "latency" and self.method.start.kind == "early-bird":
+            raise ValueError(
+                f"{what}: start 'early-bird' draws a mask after each pass, which would have to be "
+                "timed every time; use another start, or density_in 'flops'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _collapse_fits(self) -> SearchConfig:
+        if self.levels.collapse and self.method.regrow is not None:
+            raise ValueError(
+                "levels.collapse removes units for good, but method.regrow may bring them back; "
+                "leave one of them out"
+            )
+        if self.levels.collapse and self.method.flow.source == "training":
+            raise ValueError(
+                "levels.collapse needs method.flow.source 'probe', got 'training': flow is read of "
+                "the whole network, but a smaller one is trained"
             )
         return self
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from infcop.core.values import Value
+from infcop.core.values import Value, named
 
-__all__ = ["Block", "Channel", "Heads", "NofM", "Pattern", "Reduce", "Unstructured"]
+__all__ = [
+    "Block",
+    "Channel",
+    "CoupledChannels",
+    "Heads",
+    "NofM",
+    "Pattern",
+    "Reduce",
+    "Unstructured",
+]
 
 Reduce = Literal["mean", "sum", "norm", "max"]
 """How the scores of the surviving entries of a group become one: their mean, sum, Euclidean norm
@@ -68,11 +77,24 @@ class Heads(Value):
     reduce: Reduce = "mean"
 
 
-def _from_name(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+class CoupledChannels(Value):
+    """Whole channels, with the outputs of all layers that make them and the inputs of all that read
+    them.
+
+    What is left can be collapsed completely, so that the density may be one of FLOPs or of latency.
+    """
+
+    kind: Literal["coupled-channels"] = "coupled-channels"
+    reduce: Reduce = "mean"
+    normalise: bool = True
+    """Divide the score of a channel by the mean size of those that are coupled alike. Layers with
+    small weights would lose most of their channels otherwise."""
 
 
 Pattern = Annotated[
-    Annotated[Unstructured | NofM | Block | Channel | Heads, Field(discriminator="kind")],
-    BeforeValidator(_from_name),
+    Annotated[
+        Unstructured | NofM | Block | Channel | CoupledChannels | Heads,
+        Field(discriminator="kind"),
+    ],
+    BeforeValidator(named),
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from infcop.core.values import Value
+from infcop.core.values import Value, named
 
 __all__ = [
     "ConstantRate",
@@ -68,8 +68,11 @@ class OneRunRate(Value):
 
 
 Rate = Annotated[
-    ScheduleRate | ConstantRate | RestartRate | LinearRate | OneRunRate,
-    Field(discriminator="kind"),
+    Annotated[
+        ScheduleRate | ConstantRate | RestartRate | LinearRate | OneRunRate,
+        Field(discriminator="kind"),
+    ],
+    BeforeValidator(named),
 ]
 
 

@@ -178,6 +178,8 @@ class PhaseRecord(Value):
     """Why a dense training ended before its passes were used up."""
     exchanged: int = 0
     """Entries that were dropped and grown elsewhere in its course."""
+    trained_parameters: int | None = None
+    """Parameters of the smaller network that was trained; ``None`` for the network itself."""
     cost: Cost = Cost()
     seconds: float = 0.0
 
@@ -193,10 +195,15 @@ class LevelRecord(Value):
     """Entries that this level removed."""
     pruned_norm: float = 0.0
     """Norm of the removed entries over the norm of all that were alive before, in [0, 1]."""
+    size: float | None = None
+    """What is left of the multiply-adds or of the time of a forward pass, in [0, 1], where the
+    density of the search is one of these; counted or measured at the last level alone."""
     rewound_to: str
     readings: tuple[Reading, ...] = ()
     stopped_by: StopDecision | None = None
     """``None`` while the level is being trained."""
+    trained_parameters: int | None = None
+    """Parameters of the smaller network that was trained; ``None`` for the network itself."""
     cost: Cost = Cost()
     seconds: float = 0.0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from infcop.core.values import Value
+from infcop.core.values import Value, named
 
 __all__ = ["Adaptive", "Cubic", "Fraction", "Linear", "Listed", "OneShot", "Schedule"]
 
@@ -80,5 +80,6 @@ class Listed(Value):
 
 
 Schedule = Annotated[
-    Fraction | Adaptive | Linear | Cubic | OneShot | Listed, Field(discriminator="kind")
+    Annotated[Fraction | Adaptive | Linear | Cubic | OneShot | Listed, Field(discriminator="kind")],
+    BeforeValidator(named),
 ]

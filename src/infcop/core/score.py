@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from infcop.core.values import Value
+from infcop.core.values import Value, named
 
 __all__ = [
     "Correlation",
@@ -93,10 +93,6 @@ class Movement(Value):
     kind: Literal["movement"] = "movement"
 
 
-def _from_name(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 Score = Annotated[
     Annotated[
         Magnitude
@@ -111,5 +107,5 @@ Score = Annotated[
         | Movement,
         Field(discriminator="kind"),
     ],
-    BeforeValidator(_from_name),
+    BeforeValidator(named),
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from infcop.core.values import Value
+from infcop.core.values import Value, named
 
 __all__ = ["EarlyBird", "Initialisation", "Start", "Trained"]
 
@@ -33,11 +33,7 @@ class EarlyBird(Value):
     """Masks that are compared, one after each pass."""
 
 
-def _from_name(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 Start = Annotated[
     Annotated[Trained | Initialisation | EarlyBird, Field(discriminator="kind")],
-    BeforeValidator(_from_name),
+    BeforeValidator(named),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction as Rational
 
 import torch
@@ -15,14 +16,15 @@ from infcop.masking.exact import as_written
 __all__ = ["pq_index", "sap_fraction"]
 
 _CHUNK = 2**20
-"""Entries turned into float64 at a time, so that the copies stay small."""
+"""Entries turned into float64 at a time, so that the copies stay small. They are on the CPU, since
+not every device has float64."""
 
 _NOISE = Rational(1, 10**12)
 """Relative error granted to a product of float64 powers before it is rounded up to a count."""
 
 
-def pq_index(weights: Tensor, p: float, q: float) -> float:
-    r"""Return the PQ index of a vector: 0 for equal magnitudes, near 1 for a very sparse one.
+def pq_index(weights: Sequence[Tensor], p: float, q: float) -> float:
+    r"""Return the PQ index of some weights: 0 for equal magnitudes, near 1 for a very sparse one.
 
     .. math:: I = 1 - \frac{(\frac1d \sum_i |w_i|^p)^{1/p}}{(\frac1d \sum_i |w_i|^q)^{1/q}}
 
@@ -30,7 +32,8 @@ def pq_index(weights: Tensor, p: float, q: float) -> float:
     so scaling neither changes it nor makes it overflow.
 
     Args:
-        weights: At least one finite value, of any shape and dtype.
+        weights: Tensors with at least one value together, all finite, of any shape, dtype and
+            device.
         p: Smaller exponent, above 0.
         q: Larger exponent.
 
@@ -41,16 +44,19 @@ def pq_index(weights: Tensor, p: float, q: float) -> float:
         PruningError: The exponents are out of order, or the weights empty or not finite.
 
     Example:
-        >>> pq_index(torch.tensor([2.0, -2.0, 2.0]), 0.5, 1.0)
+        >>> pq_index([torch.tensor([2.0, -2.0]), torch.tensor([2.0])], 0.5, 1.0)
         0.0
-        >>> round(pq_index(torch.tensor([1.0, 0.0, 0.0, 0.0]), 1.0, 2.0), 6)
+        >>> round(pq_index([torch.tensor([1.0, 0.0, 0.0, 0.0])], 1.0, 2.0), 6)
         0.5
     """
     if not 0 < p < q:
         raise PruningError(f"pq_index: expected 0 < p < q, got p={p}, q={q}")
-    if weights.numel() == 0:
+    parts = [weight.detach().flatten() for weight in weights if weight.numel()]
+    if not parts:
         raise PruningError("pq_index: expected at least one weight, got none")
-    largest = float(weights.detach().abs().max())
+    # The largest of a tensor is NaN where one of its values is.
+    sizes = [float(part.abs().max()) for part in parts]
+    largest = math.nan if any(map(math.isnan, sizes)) else max(sizes)
     if not math.isfinite(largest):
         raise PruningError(
             "pq_index: expected finite weights, got NaN or infinity; training has diverged: "
@@ -58,7 +64,7 @@ def pq_index(weights: Tensor, p: float, q: float) -> float:
         )
     if largest == 0.0:
         return 0.0
-    log_ratio = _log_power_mean(weights, largest, p) - _log_power_mean(weights, largest, q)
+    log_ratio = _log_power_mean(parts, largest, p) - _log_power_mean(parts, largest, q)
     return abs(math.expm1(min(0.0, log_ratio)))
 
 
@@ -92,8 +98,8 @@ def sap_fraction(index: float, alive: int, schedule: Adaptive) -> Rational:
     return min(max(wanted, Rational(0)), as_written(schedule.beta))
 
 
-def _log_power_mean(weights: Tensor, scale: float, exponent: float) -> float:
+def _log_power_mean(parts: Sequence[Tensor], scale: float, exponent: float) -> float:
     """Return ``log((mean |w / scale|^exponent)^(1/exponent))``, accumulated in float64."""
-    chunks = torch.split(weights.detach().flatten(), _CHUNK)
-    sums = [float(chunk.double().abs().div_(scale).pow_(exponent).sum()) for chunk in chunks]
-    return math.log(math.fsum(sums) / weights.numel()) / exponent
+    chunks = (chunk for part in parts for chunk in torch.split(part, _CHUNK))
+    sums = [float(chunk.cpu().double().abs().div_(scale).pow_(exponent).sum()) for chunk in chunks]
+    return math.log(math.fsum(sums) / sum(map(len, parts))) / exponent

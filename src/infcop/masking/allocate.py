@@ -65,7 +65,7 @@ def allocate_removed(
         >>> allocate_removed(sizes, sizes, {"conv": 8, "fc": 8}, kept=505)
         {'conv': 8, 'fc': 497}
     """
-    _check(alive, least, kept)
+    _check("allocate_removed", alive, least, kept)
     whole = alive if total is None else total
     low = {name: whole[name] - alive[name] for name in alive}
     # What can't be shared by weights is what layers of weight 0 have.
@@ -93,7 +93,7 @@ def allocate_kept(weights: Weights, alive: Counts, least: Counts, kept: int) -> 
         >>> allocate_kept({"conv": 1, "fc": 4}, alive, {"conv": 1, "fc": 1}, kept=505)
         {'conv': 10, 'fc': 495}
     """
-    _check(alive, least, kept)
+    _check("allocate_kept", alive, least, kept)
     return share(weights, least, alive, kept)
 
 
@@ -145,16 +145,16 @@ def _rate(weights: Weights, low: Counts, high: Counts, total: int) -> Rational:
     return place
 
 
-def _check(alive: Counts, least: Counts, kept: int) -> None:
+def _check(caller: str, alive: Counts, least: Counts, kept: int) -> None:
     if kept > sum(alive.values()):
         raise PruningError(
-            f"allocate: expected to keep at most the {sum(alive.values())} entries that are alive, "
-            f"got kept={kept}; masks only shrink"
+            f"{caller}: expected to keep at most the {sum(alive.values())} entries that are "
+            f"alive, got kept={kept}; masks only shrink"
         )
     if kept < sum(least.values()):
         largest = max(least, key=lambda name: least[name])
         raise LayerCollapseError(
-            f"allocate: {len(alive)} layers must keep {sum(least.values())} entries together, "
+            f"{caller}: {len(alive)} layers must keep {sum(least.values())} entries together, "
             f"most of them '{largest}' with {least[largest]}, but only {kept} may survive; ask for "
-            "a higher density, lower keep_per_layer, or set empty_layers='report'"
+            "a higher density, or let each layer keep fewer (keep_per_layer)"
         )

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from infcop.core.mask import Masks
 from infcop.errors import PruningError
-from infcop.masking.rank import Part, pieces
+from infcop.masking.rank import Part, kth_smallest, pieces
 from infcop.masking.select import check_count, check_scores
 
 __all__ = ["lamp_counts", "lamp_values"]
@@ -39,7 +40,6 @@ def lamp_counts(
         LayerCollapseError: ``kept`` is too small for ``keep_per_layer``.
 
     Example:
-        >>> import torch
         >>> scores = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.1, 0.2, 0.2])}
         >>> lamp_counts(scores, Masks.full({"a": (2,), "b": (3,)}), kept=3)
         {'a': 1, 'b': 2}
@@ -57,15 +57,15 @@ def lamp_counts(
     check_count("lamp_counts", masks.kept_per_layer, kept, keep_per_layer)
     removal = masks.kept - kept
     pool = {name: ranked[: max(len(ranked) - keep_per_layer, 0)] for name, ranked in values.items()}
-    together = np.concatenate(list(pool.values()))
     if removal == 0:
         return masks.kept_per_layer
-    cut = np.partition(together, removal - 1)[removal - 1]
-    ties = removal - int(np.count_nonzero(together < cut))
+    parts = [Part(torch.from_numpy(v), torch.ones(len(v), dtype=torch.bool)) for v in pool.values()]
+    cut = kth_smallest(parts, removal)
+    ties = cut.ties
     counts = {}
     for name, ranked in pool.items():
-        smaller = int(np.searchsorted(ranked, cut, side="left"))
-        tied = min(ties, int(np.searchsorted(ranked, cut, side="right")) - smaller)
+        smaller = int(np.searchsorted(ranked, cut.value, side="left"))
+        tied = min(ties, int(np.searchsorted(ranked, cut.value, side="right")) - smaller)
         counts[name] = len(values[name]) - smaller - tied
         ties -= tied
     return counts

@@ -15,10 +15,20 @@ from infcop.masking.groups import Groups
 from infcop.masking.select import check_scores
 from infcop.models.weight_axes import WeightAxes
 
-__all__ = ["n_of_m_kept", "select_n_of_m", "shrink_n_of_m"]
+__all__ = ["at_most", "n_of_m_kept", "select_n_of_m", "shrink_n_of_m"]
 
 _PIECE = 2**18
 """Entries that are compared together: few enough to stay in the cache of a processor."""
+
+
+def at_most(kept: int, total: int, m: int) -> int:
+    """Return the most entries that are ``j`` of every ``m``, at most ``kept`` and with ``j >= 1``.
+
+    Example:
+        >>> [at_most(kept, 1000, m=4) for kept in (1000, 999, 750, 1)]
+        [1000, 750, 750, 250]
+    """
+    return max(kept * m // total, 1) * total // m
 
 
 def n_of_m_kept(pattern: NofM, total: int, alive: int, kept: int, stop_kept: int) -> int:
@@ -41,14 +51,15 @@ def n_of_m_kept(pattern: NofM, total: int, alive: int, kept: int, stop_kept: int
     if kept >= alive:
         return alive
     m = pattern.m
-    chosen = max(kept * m // total, -(-stop_kept * m // total), 1)
-    if chosen * total // m >= alive:
+    least = -(-stop_kept * m // total) * total // m
+    chosen = max(at_most(kept, total, m), least)
+    if chosen >= alive:
         raise PruningError(
-            f"level_kept: pattern {pattern.n}:{m} goes through the densities "
+            f"milestones: pattern {pattern.n}:{m} goes through the densities "
             f"{', '.join(f'{j / m:g}' for j in range(m - 1, pattern.n - 1, -1))}, so it can't stop "
             f"at {stop_kept / total:g}; use milestones among them, or none"
         )
-    return chosen * total // m
+    return chosen
 
 
 def shrink_n_of_m(
@@ -84,9 +95,10 @@ def shrink_n_of_m(
     assert isinstance(pattern, NofM)
     n, m = pattern.n, pattern.m
     if method.scope not in ("global", "layerwise", "uniform"):
+        scope = method.scope if isinstance(method.scope, str) else method.scope.kind
         raise PruningError(
-            f"pattern {n}:{m} gives every layer the density {n / m:g}, which scope "
-            f"{method.scope!r} contradicts; use scope 'uniform'"
+            f"pattern {n}:{m} gives every layer the density {n / m:g}, which scope '{scope}' "
+            "contradicts; use scope 'uniform'"
         )
     if target_kept * m != masks.total * n:
         raise PruningError(
@@ -127,7 +139,7 @@ def select_n_of_m(
         >>> select_n_of_m(scores, Masks.full({"fc": (1, 4)}), 2, axes, 4)["fc"]
         tensor([[ True, False, False,  True]])
     """
-    chosen = max(kept * m // masks.total, 1)
+    chosen = at_most(kept, masks.total, m) * m // masks.total
     selected = {}
     for name, scored in check_scores("select_n_of_m", scores, masks).items():
         turned, alive = axes[name].outputs_first(scored), axes[name].outputs_first(masks[name])

@@ -12,14 +12,15 @@ from infcop.core.mask import Masks
 from infcop.core.method import MethodConfig
 from infcop.core.pattern import NofM, Unstructured
 from infcop.errors import LayerCollapseError, PruningError
+from infcop.masking.coupled import Prices, shrink_channels
 from infcop.masking.entries import shrink_entries
 from infcop.masking.groups import Groups
-from infcop.masking.n_of_m import n_of_m_kept, shrink_n_of_m
+from infcop.masking.n_of_m import at_most, shrink_n_of_m
 from infcop.masking.rounds import round_counts
-from infcop.masking.schedule import next_kept, without_remainder
+from infcop.masking.schedule import next_kept, possible_kept
 from infcop.masking.units import shrink_units
 
-__all__ = ["emptied", "level_kept", "prune_level", "pruned_norm", "round_counts", "shrink"]
+__all__ = ["emptied", "level_kept", "level_rounds", "pruned_norm", "shrink"]
 
 
 def level_kept(
@@ -62,13 +63,48 @@ def level_kept(
         4
     """
     stop_kept = target_kept if stop_kept is None else stop_kept
+    alive = groups.counted(masks)
     kept = next_kept(
-        method.schedule, weights, masks, level=level, target_kept=target_kept, stop_kept=stop_kept
+        method.schedule,
+        weights,
+        masks,
+        level=level,
+        target_kept=target_kept,
+        stop_kept=stop_kept,
+        alive=alive,
     )
-    kept = without_remainder(method.schedule, masks.kept, kept, stop_kept)
+    return possible_kept(method.schedule, groups.pattern, masks.total, alive, kept, stop_kept)
+
+
+def level_rounds(masks: Masks, kept: int, method: MethodConfig, groups: Groups) -> tuple[int, ...]:
+    """Return how many entries each round of a level may leave, for methods that score repeatedly.
+
+    They are those of :func:`~infcop.masking.rounds.round_counts`, with a pattern of n of m rounded
+    down to what it can keep. A round that asks for no fewer than are alive has nothing to do: so it
+    is where a density of n of m is asked for again, or where the whole groups of an earlier round
+    ended below its count.
+
+    Args:
+        masks: What is alive before the level.
+        kept: Entries that the level is to keep.
+        method: ``rounds`` and ``spacing`` are used.
+        groups: What the pattern ties together.
+
+    Returns:
+        As many counts as rounds, falling or equal.
+
+    Example:
+        >>> from infcop.core.pattern import NofM
+        >>> masks, method = Masks.full({"fc": (10, 100)}), MethodConfig(name="mine", rounds=5)
+        >>> level_rounds(masks, 500, method, Groups())
+        (871, 758, 660, 575, 500)
+        >>> level_rounds(masks, 500, method, Groups(NofM(n=2, m=4)))
+        (750, 750, 500, 500, 500)
+    """
+    counts = round_counts(groups.counted(masks), kept, method.rounds, method.spacing)
     if isinstance(groups.pattern, NofM):
-        return n_of_m_kept(groups.pattern, masks.total, masks.kept, kept, stop_kept)
-    return kept
+        return tuple(at_most(count, masks.total, groups.pattern.m) for count in counts)
+    return counts
 
 
 def shrink(
@@ -113,9 +149,10 @@ def shrink(
             f"shrink: expected the groups of pattern '{method.pattern.kind}', got those of "
             f"'{groups.pattern.kind}'; build them with build_groups(method.pattern, ...)"
         )
-    if kept > masks.kept:
+    alive = groups.counted(masks)
+    if kept > alive:
         raise PruningError(
-            f"shrink: expected to keep at most the {masks.kept} entries that are alive, got "
+            f"shrink: expected to keep at most the {alive} entries that are alive, got "
             f"kept={kept}; masks only shrink"
         )
     if isinstance(groups.pattern, Unstructured | NofM):
@@ -124,6 +161,9 @@ def shrink(
         after = shrink_entries(scores, masks, method, kept, target_kept)
     elif isinstance(groups.pattern, NofM):
         after = shrink_n_of_m(scores, masks, method, kept, target_kept, groups)
+    elif groups.channels is not None:
+        prices = groups.prices or Prices(dict.fromkeys(masks, 1.0))
+        after = shrink_channels(scores, masks, method, kept, target_kept, groups.channels, prices)
     else:
         after = shrink_units(scores, masks, method, kept, target_kept, groups)
     lost = emptied(masks, after)
@@ -134,61 +174,6 @@ def shrink(
             "with scope 'layerwise', or set empty_layers='report' to prune it all the same"
         )
     return after
-
-
-def prune_level(
-    weights: Mapping[str, Tensor],
-    scores: Mapping[str, Tensor],
-    masks: Masks,
-    method: MethodConfig,
-    *,
-    level: int,
-    target_kept: int,
-    stop_kept: int | None = None,
-    groups: Groups | None = None,
-) -> Masks:
-    """Return the masks of the next level, for one scoring a level.
-
-    As :func:`level_kept` and then :func:`shrink`; all scopes remove the same number at the same
-    level.
-
-    Args:
-        weights: The trained weights, of the names and shapes of ``masks``.
-        scores: Importance of every entry.
-        masks: The masks of the level before.
-        method: Schedule, scope, pattern, ``keep_per_layer`` and ``empty_layers`` are used.
-        level: Number of the level, from 1.
-        target_kept: Entries to survive at the end of the search.
-        stop_kept: Entries that this level must not go below; by default the target.
-        groups: What the pattern ties together; by default nothing.
-
-    Returns:
-        Masks within ``masks``; the same entries if nothing is left to remove, or an adaptive
-        schedule finds nothing, which the caller should warn of.
-
-    Raises:
-        PruningError: The counts, the scope or the pattern can't be honoured, or scores or weights
-            are unusable.
-        LayerCollapseError: A layer would lose all its entries, and ``empty_layers`` is "error".
-
-    Example:
-        >>> weights = {"fc": torch.tensor([0.3, -0.1, 0.2, 0.4, -0.5])}
-        >>> masks = Masks.full({"fc": (5,)})
-        >>> method = MethodConfig(name="lth")
-        >>> prune_level(weights, weights, masks, method, level=1, target_kept=1)["fc"]
-        tensor([ True,  True,  True,  True, False])
-    """
-    groups = Groups() if groups is None else groups
-    kept = level_kept(
-        weights,
-        masks,
-        method,
-        level=level,
-        target_kept=target_kept,
-        stop_kept=stop_kept,
-        groups=groups,
-    )
-    return shrink(scores, masks, method, kept, groups=groups, target_kept=target_kept)
 
 
 def emptied(masks_before: Masks, masks_after: Masks) -> tuple[str, ...]:
@@ -239,11 +224,11 @@ def _check_floors(masks: Masks, method: MethodConfig, kept: int, target_kept: in
     least = {name: min(alive, floor) for name, alive in masks.kept_per_layer.items()}
     if target_kept < sum(least.values()):
         largest = max(least, key=lambda name: least[name])
+        remedy = "lower keep_per_layer" if method.keep_per_layer else "set empty_layers='report'"
         raise PruningError(
-            f"shrink: {len(least)} layers keep {sum(least.values())} entries at least "
+            f"keep_per_layer: {len(least)} layers keep {sum(least.values())} entries at least "
             f"(keep_per_layer={method.keep_per_layer}; '{largest}' keeps {least[largest]}), but "
-            f"the search ends at {target_kept}; ask for a higher density, lower keep_per_layer, "
-            "or set empty_layers='report'"
+            f"the search ends at {target_kept}; ask for a higher density, or {remedy}"
         )
 
 

@@ -106,7 +106,7 @@ def score_units(
     Raises:
         PruningError: Names or shapes differ, a score is NaN, or a group's comes to NaN.
     """
-    checked = check_scores("prune_groups", scores, masks)
+    checked = check_scores("score_units", scores, masks)
     scored = []
     for unit in units:
         own = group_scores(unit, reduce, checked, masks)
@@ -114,7 +114,7 @@ def score_units(
         alive = np.flatnonzero(sizes.sum(axis=0))
         if np.isnan(own[alive]).any():
             raise PruningError(
-                f"prune_groups: expected numbers as scores of groups of '{next(iter(unit.tiles))}',"
+                f"score_units: expected numbers as scores of groups of '{next(iter(unit.tiles))}',"
                 f" got NaN: the {reduce} of infinite scores of both signs; training has diverged"
             )
         groups = alive[np.argsort(own[alive], kind="stable")]

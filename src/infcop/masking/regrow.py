@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from infcop.core.mask import Masks
-from infcop.core.names import did_you_mean
 from infcop.core.regrow import Regrow
 from infcop.core.rng import derive_seed
 from infcop.errors import PruningError
@@ -34,12 +33,13 @@ def exchange(
     magnitude among all that are not alive after the drop, of equal ones the later (RigL; Evci et
     al., arXiv 1911.11134, section 3, algorithm 1): a dropped entry may come back. Without, ``k``
     grow at random among those that were not alive before (SET, arXiv 1707.04780); where there are
-    fewer, fewer are dropped. A layer that is full or empty is left as it is.
+    fewer, fewer are dropped. A layer that is full or empty is left as it is, and so is one without
+    a gradient: this batch has not passed through it.
 
     Args:
         weights: The weights, of the names and shapes of ``masks``, on any device.
         gradients: Those of the loss with regard to all entries, pruned ones too, as if these were
-            in use; None grows at random.
+            in use; layers may be missing. None grows at random.
         masks: What is alive.
         fraction: In [0, 1); its decimal value counts.
         seed: What is drawn depends on it and on the name of the layer.
@@ -48,8 +48,8 @@ def exchange(
         Masks that keep exactly as many entries of each layer.
 
     Raises:
-        PruningError: Names or shapes differ, a weight or gradient that is compared is NaN, or the
-            fraction is out of range.
+        PruningError: A weight is missing, shapes differ, a weight or gradient that is compared is
+            NaN, or the fraction is out of range.
 
     Example:
         >>> weights = {"fc": torch.tensor([0.1, 0.9, 0.0, 0.0])}
@@ -66,10 +66,11 @@ def exchange(
         count = math.floor(as_written(fraction) * alive)
         if gradients is None:
             count = min(count, mask.numel() - alive)
-        if count == 0 or alive == mask.numel():
+        size = _of("weight", name, weights, mask)
+        missing = gradients is not None and name not in gradients
+        if count == 0 or alive == mask.numel() or missing:
             exchanged[name] = mask
             continue
-        size = _of("weight", name, weights, mask)
         left = select_layerwise({name: size}, Masks({name: mask}), {name: alive - count})[name]
         if gradients is not None:
             size = _of("gradient", name, gradients, mask)
@@ -109,7 +110,7 @@ def _of(kind: str, name: str, tensors: Mapping[str, Tensor], mask: Tensor) -> Te
     """Return the magnitudes of a layer's weights or gradients, on the CPU."""
     if name not in tensors:
         raise PruningError(
-            f"exchange: expected a {kind} for '{name}', got none; {did_you_mean(name, tensors)}"
+            f"exchange: expected a {kind} for '{name}', got none; give one for every mask"
         )
     if tensors[name].shape != mask.shape:
         raise PruningError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from infcop.core.mask import Masks
@@ -22,6 +21,7 @@ __all__ = [
     "linear_kept",
     "listed_kept",
     "next_kept",
+    "possible_kept",
     "without_remainder",
 ]
 
@@ -37,6 +37,7 @@ def next_kept(
     level: int,
     target_kept: int,
     stop_kept: int | None = None,
+    alive: int | None = None,
 ) -> int:
     """Return how many entries survive a level, never fewer than ``stop_kept``.
 
@@ -56,6 +57,7 @@ def next_kept(
         target_kept: Entries to survive at the end of the search, at least 1; what the
             schedules with a known number of levels aim at.
         stop_kept: Entries that this level must not go below, at least 1; by default the target.
+        alive: What the entries that are alive count as; by default their number.
 
     Returns:
         The count, in ``[stop_kept, d]``; ``d`` itself if nothing is left to remove or, with
@@ -65,6 +67,7 @@ def next_kept(
         PruningError: A count is below 1, or ``Adaptive`` meets non-finite weights.
 
     Example:
+        >>> import torch
         >>> weights = {"fc": torch.arange(1.0, 11.0)}
         >>> masks = Masks.full({"fc": (10,)})
         >>> next_kept(Fraction(remove=0.2), weights, masks, level=1, target_kept=3)
@@ -78,11 +81,11 @@ def next_kept(
             f"next_kept: expected target_kept and stop_kept of at least 1, got {target_kept} and "
             f"{stop_kept}; ask for a higher density"
         )
-    alive = masks.kept
+    alive = masks.kept if alive is None else alive
     if alive <= stop_kept:
         return alive
     if isinstance(schedule, Adaptive):
-        values = torch.cat([_alive(weights[name], mask) for name, mask in masks.items()])
+        values = [_alive(weights[name], mask) for name, mask in masks.items()]
         index = pq_index(values, schedule.p, schedule.q)
         kept = alive - math.floor(sap_fraction(index, alive, schedule) * alive)
     else:
@@ -179,11 +182,36 @@ def level_count(
     while alive > target_kept and level < most:
         level += 1
         kept = max(_planned(schedule, alive, total, level, target_kept), target_kept)
-        kept = without_remainder(schedule, alive, kept, target_kept)
-        if isinstance(pattern, NofM):
-            kept = n_of_m_kept(pattern, total, alive, kept, target_kept)
-        alive = kept
+        alive = possible_kept(schedule, pattern, total, alive, kept, target_kept)
     return level
+
+
+def possible_kept(
+    schedule: Schedule, pattern: Pattern | None, total: int, alive: int, kept: int, stop_kept: int
+) -> int:
+    """Return what a level keeps of what its schedule asks for.
+
+    What is not worth a level of its own is left out, and with n of m only some counts are possible.
+
+    Args:
+        schedule: The schedule of the method.
+        pattern: Its pattern.
+        total: Entries of the dense network.
+        alive: Entries before the level.
+        kept: Entries that the schedule asks for.
+        stop_kept: Entries that the level must not go below.
+
+    Raises:
+        PruningError: No count of n of m is between what is alive and where the level must stop.
+
+    Example:
+        >>> possible_kept(Fraction(), NofM(), 1000, alive=1000, kept=800, stop_kept=500)
+        750
+    """
+    kept = without_remainder(schedule, alive, kept, stop_kept)
+    if isinstance(pattern, NofM):
+        return n_of_m_kept(pattern, total, alive, kept, stop_kept)
+    return kept
 
 
 def without_remainder(schedule: Schedule, alive: int, kept: int, stop_kept: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infcop.core.pattern import Block, Channel
+from infcop.errors import PruningError
 from infcop.models.attention import HeadSlices
 from infcop.models.weight_axes import WeightAxes
 
@@ -103,8 +105,8 @@ class Tiles:
 
     def spread(self, chosen: NDArray[np.bool_], shape: tuple[int, ...]) -> Tensor:
         """Return a mask of a weight's shape that is true in the chosen groups."""
-        turned = self.axes.outputs_first(torch.empty(shape, device="meta")).shape
-        height, width = turned[0], turned[1:].numel()
+        turned = self.axes.turned_shape(shape)
+        height, width = turned[0], math.prod(turned[1:])
         tiles = np.repeat(chosen[self.group], np.diff(self.rows, append=height), axis=0)
         matrix = np.repeat(tiles, np.diff(self.columns, append=width), axis=1)
         return self.axes.restored(torch.from_numpy(matrix).reshape(turned)).contiguous()
@@ -118,8 +120,8 @@ def tiles_of(pattern: Block | Channel, axes: WeightAxes, shape: tuple[int, ...])
         >>> tiles.sizes(torch.ones(3, 4, dtype=torch.bool))
         array([4, 4, 2, 2])
     """
-    turned = axes.outputs_first(torch.empty(shape, device="meta")).shape
-    height, width = turned[0], turned[1:].numel()
+    turned = axes.turned_shape(shape)
+    height, width = turned[0], math.prod(turned[1:])
     if isinstance(pattern, Block):
         rows, columns = np.arange(0, height, pattern.rows), np.arange(0, width, pattern.columns)
     else:
@@ -128,14 +130,23 @@ def tiles_of(pattern: Block | Channel, axes: WeightAxes, shape: tuple[int, ...])
     return Tiles(axes, rows, columns, group, group.size)
 
 
-def head_tiles(heads: HeadSlices, axes: WeightAxes) -> Tiles:
+def head_tiles(heads: HeadSlices, axes: WeightAxes, shape: tuple[int, ...]) -> Tiles:
     """Return the part of each head in one projection of its attention.
+
+    Raises:
+        PruningError: The heads don't make up the projection.
 
     Example:
         >>> queries = HeadSlices("attention", (), 2, "output", (4, 4, 4))
-        >>> head_tiles(queries, WeightAxes(output=0, input=1)).rows
+        >>> head_tiles(queries, WeightAxes(output=0, input=1), (12, 8)).rows
         array([ 0,  2,  4,  6,  8, 10])
     """
+    width = axes.turned_shape(shape)[0 if heads.side == "output" else 1]
+    if sum(heads.sections) != width:
+        raise PruningError(
+            f"pattern 'heads': expected {sum(heads.sections)} {heads.side}s in a projection of "
+            f"attention '{heads.attention}', got {width}; use another pattern"
+        )
     pieces = [section // heads.count for section in heads.sections for _ in range(heads.count)]
     starts = np.array(list(accumulate(pieces[:-1], initial=0)))
     group = np.tile(np.arange(heads.count), len(heads.sections))

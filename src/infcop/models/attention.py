@@ -19,7 +19,8 @@ _SEPARATE = (
     ("q_lin", "k_lin", "v_lin"),
 )
 _FUSED = ("qkv", "qkv_proj", "in_proj", "c_attn")
-"""Queries, then keys, then values, each with its heads in order."""
+"""Taken for queries, then keys, then values, each with its heads in order. A forward pass has to
+confirm it, since other orders go by the same names."""
 _OUTPUT = ("out_proj", "o_proj", "proj", "c_proj", "out", "o", "out_lin")
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
@@ -57,7 +58,8 @@ def head_slices(model: nn.Module) -> dict[str, HeadSlices]:
     the output may be ``output.dense`` beside the module. Anything else is passed over.
 
     ``torch.nn.MultiheadAttention`` is found too, with the packed weight that is no layer of its
-    own.
+    own. What is fused is taken for queries, then keys, then values, until
+    :func:`~infcop.models.head_layout.check_fused_heads` has looked.
 
     Example:
         >>> class Attention(nn.Module):

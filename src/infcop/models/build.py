@@ -17,7 +17,7 @@ from infcop.errors import ConfigError, InfcopError, ModelError
 from infcop.models.vision import declare_missing_operators, timm_factory
 from infcop.models.zoo import ZOO
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "call_factory"]
 
 
 def build_model(
@@ -63,6 +63,26 @@ def build_model(
             f"{type(model).__name__}; name a class of modules or a function that returns one"
         )
     return model
+
+
+def call_factory(name: str) -> Any:
+    """Call a factory of the user's without arguments, and return whatever it gives.
+
+    Args:
+        name: ``package.module:factory``, imported with the current directory on the path.
+
+    Raises:
+        ConfigError: The name is not of this form, the module can't be imported, or the factory
+            needs arguments.
+        ModelError: The factory failed.
+
+    Example:
+        >>> call_factory("collections:Counter")
+        Counter()
+    """
+    with _current_directory_importable():
+        factory = _imported_factory(name)
+        return _called(name, factory, _arguments(name, factory, {}, {}))
 
 
 @contextmanager

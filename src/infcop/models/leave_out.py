@@ -20,7 +20,8 @@ def leave_out(model: nn.Module, prunable: Prunable, patterns: Iterable[str]) -> 
 
     A pattern is ``first`` or ``last``, for the places in the order of definition; the class of a
     layer, its bases included, for instance ``Conv2d``; or the name of a weight or of its layer,
-    where ``*`` stands for any characters.
+    where ``*`` stands for any characters. The two words always mean the places: a layer that is
+    itself called ``first`` goes by the name of its weight, ``first.weight``.
 
     Args:
         model: The model.
@@ -41,7 +42,8 @@ def leave_out(model: nn.Module, prunable: Prunable, patterns: Iterable[str]) -> 
     for pattern in patterns:
         found = [n for place, n in enumerate(names) if _means(pattern, n, place, names, model)]
         if not found:
-            known = [*names, *(_layer(name) for name in names), "first", "last"]
+            classes = {own for name in names for own in _classes(model, name)}
+            known = [*names, *map(_layer, names), *sorted(classes), "first", "last"]
             raise ConfigError(
                 f"method.exclude: '{pattern}' names no prunable layer; "
                 f"{did_you_mean(pattern, known)}"
@@ -60,9 +62,14 @@ def leave_out(model: nn.Module, prunable: Prunable, patterns: Iterable[str]) -> 
 def _means(pattern: str, name: str, place: int, names: Sequence[str], model: nn.Module) -> bool:
     if pattern in ("first", "last"):
         return place == (0 if pattern == "first" else len(names) - 1)
+    by_class = pattern in _classes(model, name)
+    return by_class or fnmatchcase(name, pattern) or fnmatchcase(_layer(name), pattern)
+
+
+def _classes(model: nn.Module, name: str) -> set[str]:
+    """Return the names of the class of a weight's layer and of its bases."""
     layer = unwrapped(model).get_submodule(_layer(name))
-    classes = {base.__name__ for base in type(layer).__mro__} - {"Module", "object"}
-    return pattern in classes or fnmatchcase(name, pattern) or fnmatchcase(_layer(name), pattern)
+    return {base.__name__ for base in type(layer).__mro__} - {"Module", "object"}
 
 
 def _layer(name: str) -> str:

@@ -26,10 +26,8 @@ class WeightAxes:
         heads: The part that heads of attention have in it, where it is one of their projections.
 
     Example:
-        >>> import torch
-        >>> weight = torch.zeros(6, 4, 3)
-        >>> WeightAxes(output=1, input=0, groups=2).outputs_first(weight).shape
-        torch.Size([8, 3, 3])
+        >>> WeightAxes(output=1, input=0, groups=2).turned_shape((6, 4, 3))
+        (8, 3, 3)
     """
 
     output: int
@@ -47,7 +45,14 @@ class WeightAxes:
             return weight
         inputs, outputs, *kernel = weight.shape
         apart = weight.reshape(self.groups, inputs // self.groups, outputs, *kernel)
-        return apart.transpose(1, 2).reshape(self.groups * outputs, inputs // self.groups, *kernel)
+        return apart.transpose(1, 2).reshape(self.turned_shape(weight.shape))
+
+    def turned_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape that :meth:`outputs_first` gives a weight of this shape."""
+        if self.output == 0:
+            return tuple(shape)
+        inputs, outputs, *kernel = shape
+        return (self.groups * outputs, inputs // self.groups, *kernel)
 
     def restored(self, tensor: Tensor) -> Tensor:
         """Return what :meth:`outputs_first` has turned in the weight's own order of axes."""

@@ -19,6 +19,7 @@ from infcop.masking.groups import Groups
 from infcop.models.prunable import Prunable, get_parameters
 from infcop.pipeline.progress import Progress
 from infcop.pipeline.shared_dense import SharedDense
+from infcop.pipeline.shrunk import Shrunk
 from infcop.pipeline.states import States
 from infcop.pipeline.store import RunStore, parse_record
 from infcop.rewinding.snapshot import Snapshot
@@ -61,6 +62,10 @@ class Run:
         """Training steps before a reading that flow is read from, with that source."""
         self.states = States((), ())
         self.shared_dense: SharedDense | None = None
+        self.shrunk: Shrunk | None = None
+        """The smaller network that is being trained, if it is not the working model itself."""
+        self.collapsed: tuple[Masks | None, Shrunk | None] = (None, None)
+        """The masks that the network was last collapsed under, and what came of it."""
         self.prunable, self.record, self.store, self.progress = prunable, record, store, progress
         self.masks = Masks.full(prunable.shapes)
         self.enforcer = MaskEnforcer(self.parameters, self.masks)
@@ -81,9 +86,26 @@ class Run:
         return get_parameters(self.model, self.prunable.names)
 
     @property
+    def trained(self) -> nn.Module:
+        """What is trained at present, as the engine has wrapped it."""
+        return self.wrapped if self.shrunk is None else self.shrunk.trained
+
+    @property
+    def trained_parameters(self) -> int | None:
+        """Parameters of the smaller network that is being trained, if there is one."""
+        return None if self.shrunk is None else self.shrunk.size
+
+    @property
     def target_kept(self) -> int:
-        """Entries that the last level keeps."""
+        """Entries that the last level keeps, or what counts as so many."""
         return max(round(self.config.density * self.masks.total), 1)
+
+    @property
+    def at_target(self) -> bool:
+        """Whether nothing has to be removed any more."""
+        if self.config.density_in != "parameters":
+            return bool(self.record.levels) and self.record.levels[-1].size is not None
+        return self.groups.counted(self.masks) <= self.target_kept
 
     @property
     def next_stop_kept(self) -> int:
@@ -229,10 +251,13 @@ def reached(phase: PhaseRecord | None, passes: float) -> bool:
     return bool(phase and phase.readings and phase.readings[-1].passes >= passes - 1e-9)
 
 
-def add_reading(phase: PhaseRecord, reading: Reading, seconds: float) -> PhaseRecord:
-    """Return a phase with one more reading, its cost and its time."""
+def add_reading(
+    phase: PhaseRecord, reading: Reading, seconds: float, trained_parameters: int | None = None
+) -> PhaseRecord:
+    """Return a phase with one more reading, its cost and its time, and what was trained."""
     return phase.model_copy(
         update={
+            "trained_parameters": trained_parameters,
             "readings": (*phase.readings, reading),
             "cost": phase.cost + reading.cost,
             "seconds": phase.seconds + seconds,

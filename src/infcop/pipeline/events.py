@@ -7,7 +7,8 @@ from infcop.core.regrow import Regrow
 from infcop.core.rng import derive_seed
 from infcop.masking.regrow import exchange, exchange_fraction
 from infcop.pipeline.context import Run
-from infcop.training.phase import Phase
+from infcop.pipeline.shrunk import Shrunk
+from infcop.training.phase import Phase, StepEvents
 
 __all__ = ["final_step_events", "step_events"]
 
@@ -34,6 +35,20 @@ class _Moving(_Masking):
         assert self._run.movement is not None
         self._run.movement.add()
         return True
+
+
+class _Shrunk:
+    """Does the same for a smaller network that is trained instead."""
+
+    def __init__(self, shrunk: Shrunk, *, moving: bool) -> None:
+        self._shrunk, self._moving = shrunk, moving
+
+    def before_step(self, phase: Phase) -> bool:
+        self._shrunk.before_step(moving=self._moving)
+        return True
+
+    def after_step(self) -> None:
+        self._shrunk.enforcer.apply()
 
 
 class _Regrowing(_Masking):
@@ -85,16 +100,20 @@ class _Regrowing(_Masking):
         run.update(final=done.model_copy(update={"exchanged": done.exchanged + moved}))
 
 
-def step_events(run: Run) -> _Masking:
+def step_events(run: Run) -> StepEvents:
     """Return what happens around the steps of the dense training and of levels."""
+    if run.shrunk is not None:
+        return _Shrunk(run.shrunk, moving=run.movement is not None)
     return _Masking(run) if run.movement is None else _Moving(run)
 
 
-def final_step_events(run: Run, recovery: float) -> _Masking:
+def final_step_events(run: Run, recovery: float) -> StepEvents:
     """Return what happens around the steps of the final training, where masks may move.
 
     So many passes of recovery come first, in which they don't. How the weights move then is not
     added up: nothing is pruned by it, and a search that only branches off goes on without it.
     """
+    if run.shrunk is not None:
+        return _Shrunk(run.shrunk, moving=False)
     regrow = run.config.method.regrow
     return _Masking(run) if regrow is None else _Regrowing(run, regrow, recovery)

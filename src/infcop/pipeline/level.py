@@ -8,10 +8,12 @@ from infcop.core.mask import Masks
 from infcop.core.records import Cost, LevelRecord, Reading, StopDecision
 from infcop.errors import LayerCollapseError, NoEffectWarning
 from infcop.masking.prune import emptied, pruned_norm
+from infcop.pipeline.collapsing import collapsed
 from infcop.pipeline.context import Run
 from infcop.pipeline.dense import go_back
 from infcop.pipeline.events import step_events
 from infcop.pipeline.marks import level_marks
+from infcop.pipeline.masks_for_size import masks_for_size
 from infcop.pipeline.pruning import next_masks
 from infcop.pipeline.rates import level_rates
 from infcop.pipeline.reading import (
@@ -45,7 +47,8 @@ def run_level(run: Run) -> bool:
         decision = _decide_at_once(run)
         _keep_ticket(run, rewound=decision is None)
     if decision is None:
-        decision = _train_read_decide(run, run.resume_phase(_level_phase(run)))
+        with collapsed(run):
+            decision = _train_read_decide(run, run.resume_phase(_level_phase(run)))
         run.states.keep("trained")
     run.enforcer.check()
     level = run.update_level(stopped_by=decision)
@@ -74,6 +77,12 @@ def _prune(run: Run) -> bool:
         masks, scoring = run.history.pop(), Cost()
     else:
         masks, scoring = next_masks(run, run.next_stop_kept)
+    size = None
+    if run.config.density_in != "parameters":
+        found = masks_for_size(run, masks)
+        if found is not None:
+            masks, size, spent = found
+            scoring += spent
     if masks.kept == before.kept:
         run.warn(
             f"the schedule '{method.schedule.kind}' finds nothing to remove at density "
@@ -82,7 +91,7 @@ def _prune(run: Run) -> bool:
             NoEffectWarning,
         )
         return False
-    level = _new_level(run, before, masks)
+    level = _new_level(run, before, masks).model_copy(update={"size": size})
     if lost := emptied(before, masks):
         run.warn(
             f"level {level.level}, density {level.density:.4f}: {', '.join(lost)} lost all "
@@ -148,7 +157,7 @@ def _level_phase(run: Run) -> Phase:
     config = run.config
     return Phase(
         run.engine,
-        run.wrapped,
+        run.trained,
         run.task,
         config.training,
         rate=level_rates(run),
@@ -207,6 +216,7 @@ def _with_mask_change(run: Run, reading: Reading) -> Reading:
 def _add(run: Run, reading: Reading) -> None:
     level = run.record.levels[-1]
     run.update_level(
+        trained_parameters=run.trained_parameters,
         readings=(*level.readings, reading),
         cost=level.cost + reading.cost,
         seconds=level.seconds + run.lap(),

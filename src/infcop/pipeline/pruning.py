@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from infcop.core.mask import Masks
+from infcop.core.pattern import Heads
 from infcop.core.records import Cost
 from infcop.core.rng import derive_seed
 from infcop.errors import LayerCollapseError
 from infcop.masking.apply import MaskEnforcer
-from infcop.masking.prune import level_kept, round_counts, shrink
+from infcop.masking.prune import level_kept, level_rounds, shrink
+from infcop.models.calling import call
+from infcop.models.head_layout import check_fused_heads
 from infcop.pipeline.context import Run
 from infcop.scoring import needs_data
 from infcop.scoring.gather import gather, score_all
 
-__all__ = ["check_pruning", "next_masks"]
+__all__ = ["check_pruning", "masks_down_to", "next_masks"]
 
 
 def next_masks(run: Run, stop_kept: int) -> tuple[Masks, Cost]:
@@ -27,30 +30,42 @@ def next_masks(run: Run, stop_kept: int) -> tuple[Masks, Cost]:
     Returns:
         The masks, and what scoring cost.
     """
-    method, masks = run.config.method, run.masks
-    level = len(run.record.levels) + 1
     kept = level_kept(
         _weights(run),
-        masks,
-        method,
-        level=level,
+        run.masks,
+        run.config.method,
+        level=len(run.record.levels) + 1,
         target_kept=run.target_kept,
         stop_kept=stop_kept,
         groups=run.groups,
     )
-    counts = round_counts(masks.kept, kept, method.rounds, method.spacing)
-    cost = Cost()
+    return masks_down_to(run, kept, run.target_kept)
+
+
+def masks_down_to(run: Run, kept: int, target_kept: int) -> tuple[Masks, Cost]:
+    """Score the present weights and select so much of them; nothing is changed.
+
+    Args:
+        run: The run.
+        kept: Entries to keep, or what counts as so many.
+        target_kept: The same at the end of the search.
+
+    Returns:
+        The masks, and what scoring cost.
+    """
+    method, masks = run.config.method, run.masks
+    level = len(run.record.levels) + 1
+    counts = level_rounds(masks, kept, method, run.groups)
+    cost, checked = Cost(), False
     with _kept(run.parameters) if len(counts) > 1 else nullcontext():
         for number, count in enumerate(counts, start=1):
-            if count == masks.kept:
+            if count >= run.groups.counted(masks):
                 continue
-            scores, spent = _scores(
-                run, masks, derive_seed(run.config.seed, "score", level, number)
-            )
+            seed = derive_seed(run.config.seed, "score", level, number)
+            scores, spent = _scores(run, masks, seed, checked=checked)
+            checked = True
             cost += spent
-            masks = shrink(
-                scores, masks, method, count, groups=run.groups, target_kept=run.target_kept
-            )
+            masks = shrink(scores, masks, method, count, groups=run.groups, target_kept=target_kept)
             if number < len(counts):
                 MaskEnforcer(run.parameters, masks).apply()
     return masks, cost
@@ -61,8 +76,11 @@ def check_pruning(run: Run) -> None:
 
     Raises:
         PruningError: Names the layer and the remedy.
+        ModelError: Heads are not where their pattern takes them to be.
     """
     method, masks = run.config.method, run.masks
+    if isinstance(method.pattern, Heads):
+        _check_heads(run)
     # Other scores, or more levels, may keep a layer that these would empty.
     with suppress(LayerCollapseError):
         shrink(
@@ -75,7 +93,14 @@ def check_pruning(run: Run) -> None:
         )
 
 
-def _scores(run: Run, masks: Masks, seed: int) -> tuple[dict[str, Tensor], Cost]:
+def _check_heads(run: Run) -> None:
+    axes = run.groups.axes
+    heads = {name: one.heads for name, one in axes.items() if one.heads is not None}
+    inputs = run.task.inputs(run.engine.move(run.probe[0]))
+    check_fused_heads(run.model, heads, lambda model: call(model, inputs))
+
+
+def _scores(run: Run, masks: Masks, seed: int, *, checked: bool) -> tuple[dict[str, Tensor], Cost]:
     score = run.config.method.score
     with run.engine.autocast() if needs_data(score) else nullcontext():
         evidence = gather(
@@ -86,6 +111,7 @@ def _scores(run: Run, masks: Masks, seed: int) -> tuple[dict[str, Tensor], Cost]
             lambda: map(run.engine.move, run.probe),
             seed=seed,
             movement=run.movement.values() if run.movement is not None else None,
+            checked=checked,
         )
     return score_all(score, _weights(run), evidence.values, masks), evidence.cost
 

@@ -81,6 +81,8 @@ def train_and_read(
             run.charge(seconds)
         else:
             loss = phase.advance(stop)
+        if run.shrunk is not None:
+            run.shrunk.put_back()
     reading = Reading(phase=place, level=len(run.record.levels), passes=phase.passes)
     if last or _evaluates(run):
         reading = with_metrics(run, reading)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from infcop.core.records import Cost, LevelRecord, Milestone, Outcome, PhaseRecord, Reading
+from infcop.pipeline.collapsing import collapsed
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.dense import go_back, train_dense
 from infcop.pipeline.events import final_step_events
 from infcop.pipeline.level import is_open, run_level
 from infcop.pipeline.marks import final_marks
+from infcop.pipeline.pages import write_page
 from infcop.pipeline.rates import final_rates, recovery_passes
 from infcop.pipeline.reading import evaluate, train_and_read, with_flow, with_metrics
 from infcop.pipeline.stop_context import asks_at_once, level_rule, stop_context
-from infcop.report.page import write_report
 from infcop.report.summary import milestone_line
 from infcop.rewinding.snapshot import Snapshot
 from infcop.stopping.build import needs_metric
@@ -32,13 +33,13 @@ def execute(run: Run) -> None:
                 train_milestone(run)
         train_final(run)
         conclude(run)
-    write_report(run.record, run.store.report)
+    write_page(run.store, run.record)
 
 
 def _milestone_is_due(run: Run) -> bool:
     """Whether the last level ended at a milestone that has no finished network yet."""
     levels, milestones = run.record.levels, run.record.milestones
-    if is_open(levels) or not levels or run.masks.kept <= run.target_kept:
+    if is_open(levels) or not levels or run.at_target:
         return False
     # Whole groups may end somewhat below the count of a milestone.
     before, kept = levels[-1].kept + levels[-1].removed, levels[-1].kept
@@ -50,7 +51,7 @@ def _milestone_is_due(run: Run) -> bool:
 def _levels_remain(run: Run) -> bool:
     if is_open(run.record.levels):
         return True
-    if run.record.final is not None or run.masks.kept <= run.target_kept:
+    if run.record.final is not None or run.at_target:
         return False
     limit = run.config.levels.max_levels
     if len(run.record.levels) < limit:
@@ -71,7 +72,7 @@ def train_final(run: Run) -> None:
         return run.record.final or PhaseRecord()
 
     def add(reading: Reading) -> None:
-        run.update(final=add_reading(done(), reading, run.lap()))
+        run.update(final=add_reading(done(), reading, run.lap(), run.trained_parameters))
 
     if _train_to_the_end(run, ("final",), done, add):
         if run.config.method.regrow is not None:
@@ -92,7 +93,8 @@ def train_milestone(run: Run) -> None:
         return run.record.milestones[-1].final
 
     def add(reading: Reading) -> None:
-        run.update_milestone(final=add_reading(done(), reading, run.lap()))
+        final = add_reading(done(), reading, run.lap(), run.trained_parameters)
+        run.update_milestone(final=final)
 
     if run.config.final_passes > 0:
         _train_to_the_end(run, ("final", level.level), done, add)
@@ -131,16 +133,17 @@ def _train_to_the_end(
     recovery = recovery_passes(run, done())
     if reached(done(), recovery + run.config.final_passes):
         return False
-    phase = run.resume_phase(_final_phase(run, label, recovery))
-    stops = final_marks(run, phase.clock, recovery)
-    run.progress.begin("final training", stops[-1], phase.step)
-    for stop in stops:
-        if stop <= phase.step:
-            continue
-        last = stop == stops[-1]
-        add(train_and_read(run, "final", phase, stop, flow=last, last=last))
-        if not last:
-            run.save_if_due(phase)
+    with collapsed(run):
+        phase = run.resume_phase(_final_phase(run, label, recovery))
+        stops = final_marks(run, phase.clock, recovery)
+        run.progress.begin("final training", stops[-1], phase.step)
+        for stop in stops:
+            if stop <= phase.step:
+                continue
+            last = stop == stops[-1]
+            add(train_and_read(run, "final", phase, stop, flow=last, last=last))
+            if not last:
+                run.save_if_due(phase)
     run.enforcer.check()
     return True
 
@@ -165,7 +168,7 @@ def _final_phase(run: Run, label: tuple[str | int, ...], recovery: float) -> Pha
     config = run.config
     return Phase(
         run.engine,
-        run.wrapped,
+        run.trained,
         run.task,
         config.training,
         rate=final_rates(run, recovery),

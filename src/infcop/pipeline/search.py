@@ -26,6 +26,7 @@ from infcop.core.validation import validated
 from infcop.errors import InfcopError, ModelError, NoEffectWarning, TrainingError
 from infcop.methods import resolve_method
 from infcop.models.unwrap import unwrapped
+from infcop.pipeline.probe_inputs import probe_inputs
 from infcop.pipeline.progress import LoggedProgress, Progress
 from infcop.pipeline.result import Result
 from infcop.pipeline.run import execute
@@ -44,6 +45,7 @@ def search(
     *,
     run_dir: str | os.PathLike[str],
     density: float = 0.05,
+    density_in: str = "parameters",
     milestones: Sequence[float] = (),
     method: str | Settings | MethodConfig = "infcop",
     seed: int = 0,
@@ -65,7 +67,9 @@ def search(
         model: Any ``nn.Module`` in float32 or float64; its values are the initialisation.
         task: For instance ``infcop.Classification(train_loader, held_out_loader)``.
         run_dir: Folder for checkpoints, record and report; nothing is written elsewhere.
-        density: Fraction of the prunable weights to keep, in (0, 1].
+        density: Fraction to keep, in (0, 1].
+        density_in: Of the prunable weights ("parameters"), or with pattern "coupled-channels" of
+            the multiply-adds ("flops") or the measured time ("latency") of a forward pass.
         milestones: Larger densities, falling, at which a network is trained to the end on the way;
             the record's ``milestones`` hold what they came to.
         method: A name that ``infcop methods`` lists, a mapping with a ``name`` and the axes to
@@ -103,6 +107,7 @@ def search(
     """
     settings: dict[str, Any] = {
         "density": density,
+        "density_in": density_in,
         "milestones": tuple(milestones),
         "method": resolve_method(method),
         "seed": seed,
@@ -161,7 +166,7 @@ def run_search(
         with _explained_failure(store):
             store.write_record(run.record)
             execute(run)
-        return Result(model, store, run.record)
+        return Result(model, store, run.record, probe_inputs(task, run.probe)[0])
 
 
 @contextmanager

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
-import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -16,11 +13,9 @@ from infcop.core.config import SearchConfig
 from infcop.core.edges import Edges
 from infcop.core.records import DataFacts, ModelFacts, RunRecord
 from infcop.errors import ConfigError, FlowError
-from infcop.masking.groups import build_groups
 from infcop.models.graph import LayerGraph, select_edges, trace_graph
 from infcop.models.leave_out import leave_out
 from infcop.models.prunable import Prunable, find_prunable, get_parameters
-from infcop.models.weight_axes import weight_axes
 from infcop.pipeline.context import Run
 from infcop.pipeline.marks import dense_marks
 from infcop.pipeline.probe import batch_to_trace, take_probe
@@ -28,8 +23,10 @@ from infcop.pipeline.progress import Progress
 from infcop.pipeline.pruning import check_pruning
 from infcop.pipeline.settings import written
 from infcop.pipeline.shared_dense import SharedDense
+from infcop.pipeline.sizing import groups_for
 from infcop.pipeline.states import States
 from infcop.pipeline.store import RunStore
+from infcop.pipeline.surroundings import hardware, versions
 from infcop.pipeline.trial import check_task, try_out
 from infcop.pipeline.wanted import check_wanted, needs_information, wanted_comparisons
 from infcop.pipeline.window import training_window
@@ -74,8 +71,8 @@ def prepare(
     edges = _edges(graph, config)
     record = RunRecord(
         config=written(config, model_name),
-        versions=_versions(),
-        hardware=_hardware(engine.device),
+        versions=versions(),
+        hardware=hardware(engine.device),
         model=_model_facts(model, model_name, prunable, edges),
         data=DataFacts(
             name=data_name,
@@ -96,9 +93,7 @@ def prepare(
         probe=probe,
         prunable=prunable,
         edges=edges,
-        groups=build_groups(
-            config.method.pattern, weight_axes(model, prunable.names), prunable.shapes
-        ),
+        groups=groups_for(model, prunable, config, task.inputs(batch), task.batch_size(batch)),
         movement=_movement(model, prunable, config),
         record=record,
         store=store,
@@ -198,23 +193,3 @@ def count_examples(loader: Loader, task: Task) -> int:
         count = len(sampler)
         return count - count % batch_size if getattr(loader, "drop_last", False) else count
     return sum(task.batch_size(batch) for batch in loader)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("infcop", "torch", "numpy", "lightning-fabric", "safetensors"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def _hardware(device: torch.device) -> dict[str, str]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": f"{device.type} ({name})",
-        "system": f"{platform.system()} {platform.release()}",
-        "threads": str(torch.get_num_threads()),
-        "byte order": sys.byteorder,
-    }

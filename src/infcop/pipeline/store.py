@@ -12,6 +12,9 @@
       checkpoints/sparse.safetensors  the sparse network, keys of the plain model
       ticket/masks.safetensors        what survives
       ticket/values.safetensors       the values that the ticket starts from
+      compact.json                    what the compact network takes, and what was removed
+      export/                         the network in other formats, each with its manifest
+      export/compact.safetensors      the compact network
 
 Every file is written next to its place, flushed to disk and renamed, so a reader sees the old
 file or the new one and never half of one.
@@ -64,6 +67,10 @@ class RunStore:
         self.trunk = self.root / "checkpoints" / "trunk.safetensors"
         self.masks = self.root / "ticket" / "masks.safetensors"
         self.values = self.root / "ticket" / "values.safetensors"
+        self.compact = self.root / "compact.json"
+        self.exports = self.root / "export"
+        self.compact_weights = self.root / "export" / "compact.safetensors"
+        self.compact_onnx = self.root / "export" / "compact.onnx"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

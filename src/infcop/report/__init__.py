@@ -1,5 +1,5 @@
 """Accounting, tables, figures and the page: one ``RunRecord`` in, text or HTML out.
 
-``summary`` and ``accounting`` need nothing beyond the core; ``page`` brings Jinja2 and plotly with
-it, so import it only where a page is written.
+``summary``, ``spending`` and ``accounting`` need nothing beyond the core; ``page`` brings Jinja2
+and plotly with it, so import it only where a page is written.
 """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from infcop.core.records import Outcome, RunRecord
 from infcop.report import words
-from infcop.report.accounting import dense_main, search_cost, spending
+from infcop.report.spending import dense_main, search_cost, spending
 
 __all__ = ["BigNumber", "answer_sentences", "big_numbers", "subject"]
 

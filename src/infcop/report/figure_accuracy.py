@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from infcop.core.records import LevelRecord, RunRecord
 from infcop.report import drawing, words
-from infcop.report.accounting import dense_main, main_after_pruning, main_at_end
 from infcop.report.drawing import Figure, Omitted, canvas
+from infcop.report.spending import dense_main, main_after_pruning, main_at_end
 from infcop.report.tables import Table
 
 __all__ = ["accuracy_figure"]

@@ -6,9 +6,9 @@ import math
 
 from infcop.core.records import RunRecord
 from infcop.report import words
-from infcop.report.accounting import kept_per_layer
 from infcop.report.drawing import Figure, Omitted
 from infcop.report.heat import Grid, heat_map
+from infcop.report.spending import kept_per_layer
 from infcop.report.tables import Table
 
 __all__ = ["density_figure"]

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 
 from infcop.core.records import LevelRecord, RunRecord, StopReason
 from infcop.report import drawing, words
-from infcop.report.accounting import spending
 from infcop.report.decisions import decision_line, reasons_text
 from infcop.report.drawing import Figure, Omitted, canvas
+from infcop.report.spending import spending
 from infcop.report.tables import Table
 
 __all__ = ["passes_figure"]

@@ -9,11 +9,13 @@ import yaml
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from infcop.core.footprint import Footprint
 from infcop.core.records import RunRecord
-from infcop.report.accounting import prunable_entries
 from infcop.report.answer import answer_sentences, big_numbers, subject
+from infcop.report.compact_section import compact_section
 from infcop.report.drawing import Figure, to_draw
 from infcop.report.figures import all_figures
+from infcop.report.spending import prunable_entries
 from infcop.report.tables import (
     cost_table,
     excluded_table,
@@ -26,7 +28,7 @@ from infcop.report.writing import template, write_page
 __all__ = ["render_report", "write_report"]
 
 
-def render_report(record: RunRecord, title: str) -> str:
+def render_report(record: RunRecord, title: str, footprint: Footprint | None = None) -> str:
     """Return the page of a run, finished or not.
 
     Everything is inside: styles, figures and the library that draws them. The page forbids itself
@@ -35,6 +37,7 @@ def render_report(record: RunRecord, title: str) -> str:
     Args:
         record: All that the page shows.
         title: Heading of the page, for instance the name of the run folder.
+        footprint: What was measured of the compact network, where there is one.
 
     Returns:
         A complete HTML document of about 5 MB, nearly all of it the plotting library.
@@ -51,6 +54,8 @@ def render_report(record: RunRecord, title: str) -> str:
         True
     """
     figures = all_figures(record)
+    compact = None if footprint is None else compact_section(record, footprint)
+    drawn = [*figures, *([] if compact is None else [compact.figure])]
     page: str = template("report.html.j2").render(
         title=title,
         record=record,
@@ -59,9 +64,8 @@ def render_report(record: RunRecord, title: str) -> str:
         answer=answer_sentences(record),
         numbers=big_numbers(record),
         figures=figures,
-        plots=[
-            to_draw(figure.key, figure.plot) for figure in figures if isinstance(figure, Figure)
-        ],
+        plots=[to_draw(figure.key, figure.plot) for figure in drawn if isinstance(figure, Figure)],
+        compact=compact,
         cost=cost_table(record),
         levels=level_table(record),
         networks=network_table(record),
@@ -76,13 +80,19 @@ def render_report(record: RunRecord, title: str) -> str:
     return page
 
 
-def write_report(record: RunRecord, path: str | os.PathLike[str], title: str | None = None) -> Path:
+def write_report(
+    record: RunRecord,
+    path: str | os.PathLike[str],
+    title: str | None = None,
+    footprint: Footprint | None = None,
+) -> Path:
     """Write the page of a run; a reader sees the old page or the new one, never half of one.
 
     Args:
         record: All that the page shows.
         path: The HTML file; its folder must exist.
         title: Heading of the page; by default the name of the file's folder.
+        footprint: What was measured of the compact network, where there is one.
 
     Returns:
         The path written.
@@ -91,6 +101,7 @@ def write_report(record: RunRecord, path: str | os.PathLike[str], title: str | N
         RunFolderError: The file can't be written; what was there before is left as it was.
     """
     target = Path(path)
-    page = render_report(record, title or target.resolve().parent.name or record.model.name)
+    name = title or target.resolve().parent.name or record.model.name
+    page = render_report(record, name, footprint)
     write_page(target, page)
     return target

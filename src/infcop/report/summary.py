@@ -7,7 +7,8 @@ from typing import Any
 
 from infcop.core.records import LevelRecord, Milestone, RunRecord
 from infcop.report import words
-from infcop.report.accounting import (
+from infcop.report.decisions import decision_line, reasons_text, stop_counts
+from infcop.report.spending import (
     dense_main,
     dense_trainings,
     main_at_end,
@@ -16,7 +17,6 @@ from infcop.report.accounting import (
     spending,
     total_cost,
 )
-from infcop.report.decisions import decision_line, reasons_text, stop_counts
 
 __all__ = ["decision_line", "milestone_line", "summary_dict", "summary_lines"]
 
@@ -61,6 +61,7 @@ def summary_dict(record: RunRecord) -> dict[str, Any]:
         "seed": record.config.get("seed"),
         "density": _density(record),
         "kept": outcome.kept if outcome else None,
+        "size": record.levels[-1].size if record.levels else None,
         "prunable": prunable_entries(record),
         "main_metric": data.main_metric,
         "higher_is_better": data.higher_is_better,
@@ -99,8 +100,17 @@ def _result_lines(record: RunRecord) -> list[str]:
     return [
         first,
         f"Sparse network: {words.percent(outcome.density)} of {words.count(outcome.prunable)} "
-        f"weights kept, {words.metric(data, sparse)}{change}",
+        f"weights kept{_size_words(record)}, {words.metric(data, sparse)}{change}",
     ]
+
+
+def _size_words(record: RunRecord) -> str:
+    """Say what is left of the multiply-adds or of the time, where the density is one of these."""
+    size = record.levels[-1].size if record.levels else None
+    if size is None:
+        return ""
+    timed = record.config.get("density_in") == "latency"
+    return f" and {words.percent(size)} of the {'time' if timed else 'multiply-adds'}"
 
 
 def _unfinished_lines(record: RunRecord) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from infcop.core.records import LevelRecord, RunRecord
 from infcop.report import words
-from infcop.report.accounting import (
+from infcop.report.decisions import evidence_text
+from infcop.report.spending import (
     CostRow,
     cost_rows,
     dense_main,
@@ -16,7 +17,6 @@ from infcop.report.accounting import (
     main_at_end,
     prunable_entries,
 )
-from infcop.report.decisions import evidence_text
 
 __all__ = [
     "Table",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from infcop.core.records import Cost, LevelRecord, Outcome, PhaseRecord, RunRecord
 from infcop.core.study import StudyCost, StudyFailure, StudyRow
-from infcop.report.accounting import dense_examples
+from infcop.report.spending import dense_examples
 from infcop.study.jobs import Job
 
 __all__ = ["failures_of", "rows_of"]

@@ -184,3 +184,37 @@ def test_channels_of_other_dimensions() -> None:
     masks = {"2.weight": only((1, 4, 1, 1, 1), (0, 3, 0, 0, 0))}
     result = collapsed(model, masks, torch.randn(2, 1, 4, 4, 4))
     assert result.model[1].num_features == result.model[0].out_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("norm", "stated"),
+    [
+        (nn.GroupNorm(4, 8, affine=False), {"num_groups": 3, "num_channels": 6}),
+        (nn.InstanceNorm2d(8), {"num_features": 6}),
+        (nn.BatchNorm2d(8, affine=False, track_running_stats=False), {"num_features": 6}),
+        (nn.BatchNorm2d(8, affine=False), {"num_features": 6}),
+    ],
+    ids=str,
+)
+def test_normalisations_without_parameters_state_their_sizes(
+    norm: nn.Module, stated: dict[str, int]
+) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 8, 1), norm, nn.Conv2d(8, 2, 1))
+    mask = torch.ones(2, 8, 1, 1, dtype=torch.bool)
+    mask[:, [2, 3]] = False
+    result = collapsed(model, {"2.weight": mask}, torch.randn(2, 2, 5, 5))
+    assert {name: getattr(result.model[1], name) for name in stated} == stated
+
+
+@pytest.mark.parametrize(
+    ("layer", "memory"), [(nn.Conv2d, torch.channels_last), (nn.Conv3d, torch.channels_last_3d)]
+)
+def test_the_order_in_memory_is_kept(layer: type[nn.Module], memory: torch.memory_format) -> None:
+    model = nn.Sequential(layer(2, 6, 3), nn.ReLU(), layer(6, 4, 2)).to(memory_format=memory)
+    mask = torch.ones_like(model[2].weight, dtype=torch.bool)
+    mask[:, 1] = False
+    image = torch.randn(2, 2, *[6] * (model[0].weight.ndim - 2)).to(memory_format=memory)
+    result = collapsed(model, {"2.weight": mask}, image)
+    for at in (0, 2):
+        assert result.model[at].weight.is_contiguous(memory_format=memory)
+        assert not result.model[at].weight.is_contiguous()

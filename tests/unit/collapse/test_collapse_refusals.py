@@ -11,20 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from infcop.collapse import compact
 from infcop.errors import CollapseError, PruningError
-
-
-class Given(nn.Module):
-    """A linear layer and a function after it."""
-
-    def __init__(self, after: Any) -> None:
-        super().__init__()
-        self.linear, self.after = nn.Linear(3, 4), after
-
-    def forward(self, x: Tensor) -> Any:
-        return self.after(self.linear(x))
+from tests.reference.collapse import Given
 
 
 def model() -> nn.Sequential:
@@ -91,6 +82,12 @@ def test_masks_that_do_not_fit(masks: Mapping[str, Tensor], message: str) -> Non
             "expected a model whose operations can be traced, but torch.export says: .*torch.where",
         ),
         (Given(lambda x: functional.dropout(x, 0.5)), EXAMPLE, "two runs differ; the model draws"),
+        (
+            Given(lambda x: torch.cond(x.sum() > 0, torch.relu, torch.sigmoid, (x,))),
+            EXAMPLE,
+            "do the same for all inputs, but cond of the model runs a part of the model by choice "
+            "or several times",
+        ),
         (Given(lambda x: x / 0), EXAMPLE, "expected finite outputs, got NaN or infinity"),
         (
             Given(lambda x: SimpleNamespace(y=x)),
@@ -103,6 +100,34 @@ def test_masks_that_do_not_fit(masks: Mapping[str, Tensor], message: str) -> Non
 def test_models_and_inputs_that_can_not_be_used(given: Any, inputs: Any, message: str) -> None:
     with pytest.raises(CollapseError, match=f"(?s)compact: .*{message}"):
         compact(given, {}, inputs)
+
+
+def test_parts_in_a_context_are_followed() -> None:
+    class Contexts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                scale = x.abs().amax(1, keepdim=True)
+            with torch.autocast("cpu", enabled=False):
+                x = self.one(x)
+            return self.two(checkpoint(torch.tanh, x / scale, use_reentrant=False))
+
+    masks = {"two.weight": torch.tensor([[True, False, True, True]] * 2)}
+    small = compact(Contexts(), masks, (torch.randn(5, 3),))
+    assert small.model.one.out_features == 3
+
+
+def test_inputs_that_are_written_to() -> None:
+    given = nn.Sequential(nn.ReLU(inplace=True), *model())
+    example = torch.randn(2, 3)
+    before = example.clone()
+    masks = {"3.weight": torch.tensor([[True, False, True, True]] * 2)}
+    small = compact(given, masks, (example,))
+    assert small.model[1].out_features == 3
+    assert torch.equal(example, before)
 
 
 def test_a_model_that_can_not_be_copied() -> None:

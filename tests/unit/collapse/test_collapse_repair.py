@@ -130,6 +130,27 @@ def test_a_size_that_enters_the_arithmetic_stays() -> None:
     assert "layers.0.up" in spared(result)
 
 
+def test_numbers_that_are_no_sizes_are_put_back() -> None:
+    """They are equal by chance."""
+
+    class Patient(Heads):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patience, self.retry_heads = 4, [4, 12]
+
+    masks = {f"layers.{at}.out.weight": without((5, 12), 1, 3, 4, 5) for at in range(2)}
+    result = collapsed(Stack(Patient(), Patient()), masks, torch.randn(4, 5))
+    for layer in result.model.layers:
+        assert (layer.num_heads, layer.inner) == (3, 9)
+        assert (layer.patience, layer.retry_heads) == (4, [4, 12])
+    assert set(result.report.changed) == {
+        f"layers.{at}.{change}"
+        for at in range(2)
+        for change in ("num_heads: 4 to 3", "inner: 12 to 9")
+    }
+    assert "attribute layers.0.num_heads: 4 to 3" in str(result.report)
+
+
 def test_few_attempts_are_made(monkeypatch) -> None:
     attempts = []
     original = repair_module._Search.attempt

@@ -102,6 +102,29 @@ def test_a_bias_that_was_made_is_taken_off_again() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_constants_of_other_values_are_not_taken_off() -> None:
+    model, masks = folded()
+    model[2].bias = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    x = torch.randn(4, 2, dtype=torch.float64)
+    small = compact(model, masks, (x,))
+    assert small.folded
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[0].weight[1] += 1  # pruned: of no consequence
+        other[0].bias[[0, 2]] += 1  # kept: written to
+    restore_into(other, small)
+    assert torch.equal(masked(other, masks)(x), masked(model, masks)(x))
+    with torch.no_grad():
+        other[0].bias[1] += 1
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(
+        CollapseError, match=r"what was removed of '0.bias' to be as compact was given it"
+    ):
+        restore_into(other, small)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    restore_into(other.float(), compact(model, masks, (x,), fold=False))
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -7,12 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from infcop.collapse import Compact
-from tests.reference.collapse import Net, collapsed, without
-
-
-def shapes(result: Compact) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(x.shape) for name, x in result.model.named_parameters() if x.ndim > 1}
+from tests.reference.collapse import Net, collapsed, shapes, without
 
 
 def test_both_sides_of_a_sum_lose_the_same_channels() -> None:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from infcop.collapse import compact
+from infcop.collapse.measure import shuffled
 from infcop.collapse.plan import Plan, plan
 from infcop.collapse.run import Findings
 from infcop.collapse.shrink import shrink
 from infcop.collapse.verify import Reference
 from infcop.core.mask import Masks
-
-
-class Given(nn.Module):
-    """A linear layer and a function after it."""
-
-    def __init__(self, after: Any) -> None:
-        super().__init__()
-        self.linear, self.after = nn.Linear(3, 4), after
-
-    def forward(self, x: Tensor) -> Any:
-        return self.after(self.linear(x))
+from tests.reference.collapse import Given
 
 
 def model() -> nn.Sequential:
@@ -134,3 +126,61 @@ def test_gradients_without_a_finite_value_are_compared() -> None:
     masks = {"linear.weight": torch.eye(4, 3, dtype=torch.bool)}
     small = compact(Root(None), masks, (torch.randn(5, 3),))
     assert small.report.parameters_after == 16
+
+
+@pytest.mark.parametrize("example", [torch.zeros(2, 3), torch.ones(2, 3), torch.zeros(2, 3) + 7])
+def test_constant_examples_do_not_hide_a_difference(example: Tensor) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x).relu() / len(self.one.weight))
+
+    masks = {"two.weight": torch.tensor([[True, False, True, True]] * 2)}
+    small = compact(Scaled(), masks, (example,))
+    assert small.model.one.out_features == 4
+    assert float(shuffled(example).std()) > 0.1
+
+
+def test_the_report_says_what_was_compared() -> None:
+    small = compact(model(), {}, (torch.randn(6, 3),))
+    assert small.report.verified == (
+        "the example inputs in float64",
+        "random inputs of the same kind in float64",
+        "the example inputs in float32",
+        "random inputs of the same kind in float32",
+        "12 instead of 6 along dimension 0 in float64",
+    )
+    assert str(small.report).endswith("compared on 12 instead of 6 along dimension 0 in float64")
+
+
+def test_a_state_that_is_counted_in_evaluation_stays_as_it_was() -> None:
+    """The copies that are run have buffers of their own."""
+
+    class Counted(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    assert float(compact(Counted(), {}, (torch.randn(6, 3),)).model.calls) == 0
+
+
+def test_gradients_that_share_memory_are_compared() -> None:
+    """Of a sum of two parameters both gradients are one tensor; each has a mask of its own."""
+
+    class Summed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = (nn.Parameter(torch.randn(4, 3)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ (self.one + self.two).T
+
+    masks = {"one": torch.eye(4, 3, dtype=torch.bool), "two": ~torch.eye(4, 3, dtype=torch.bool)}
+    assert compact(Summed(), masks, (torch.randn(5, 3),)).report.parameters_after == 24

@@ -11,7 +11,7 @@ from infcop.core.validation import merged, validated
 from infcop.errors import ConfigError
 
 FULL = (
-    "known: data, dense, density, execution, final, levels, method, milestones, model, "
+    "known: data, dense, density, density_in, execution, final, levels, method, milestones, model, "
     "probe_examples, "
 )
 TRAINING = (

@@ -95,16 +95,16 @@ def test_equal_weights_among_zeros_are_exactly_worth_keeping(
 def test_scale_changes_nothing(p: float, q: float, scale: float) -> None:
     weights = torch.rand(1000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     schedule = Adaptive(p=p, q=q)
-    assert pq_index(weights * scale, p, q) == pytest.approx(pq_index(weights, p, q), rel=1e-12)
+    assert pq_index([weights * scale], p, q) == pytest.approx(pq_index([weights], p, q), rel=1e-12)
     assert kept_of(schedule, weights * scale) == kept_of(schedule, weights)
 
 
 def test_tiny_float32_and_large_half_weights_neither_vanish_nor_overflow() -> None:
     tiny = torch.tensor([1e-44, 3e-44, 7e-45])
-    assert 0 < pq_index(tiny, 1.0, 2.0) < 1
+    assert 0 < pq_index([tiny], 1.0, 2.0) < 1
     large = torch.full((100_000,), 60_000.0, dtype=torch.float16)
     large[0] = 1.0
-    assert 0 < pq_index(large, 1.0, 2.0) < 1e-4
+    assert 0 < pq_index([large], 1.0, 2.0) < 1e-4
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e-30, 3.3e38])
@@ -112,16 +112,18 @@ def test_tiny_float32_and_large_half_weights_neither_vanish_nor_overflow() -> No
 def test_equal_magnitudes_leave_nothing_to_remove(value: float, dtype: torch.dtype) -> None:
     weights = torch.full((37,), value, dtype=dtype) * torch.tensor([1, -1])[torch.arange(37) % 2]
     for p, q in EXPONENTS:
-        assert pq_index(weights.to(dtype), p, q) == 0.0
+        assert pq_index([weights.to(dtype)], p, q) == 0.0
         assert kept_of(Adaptive(p=p, q=q), weights.to(dtype)) == 37
 
 
-def test_index_ignores_shape_and_the_limits_of_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_ignores_shapes_layers_and_the_limits_of_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     weights = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
-    whole = pq_index(weights, 0.5, 1.0)
+    whole = pq_index([weights], 0.5, 1.0)
     monkeypatch.setattr("infcop.masking.adaptive._CHUNK", 7)
-    assert pq_index(weights, 0.5, 1.0) == pytest.approx(whole, rel=1e-14)
-    assert pq_index(weights.t(), 0.5, 1.0) == pytest.approx(whole, rel=1e-14)
+    for same in ([weights], [weights.t()], [weights[:3], weights[:0], weights[3:].flatten()]):
+        assert pq_index(same, 0.5, 1.0) == pytest.approx(whole, rel=1e-14)
 
 
 def test_beta_bounds_the_removal_even_of_very_sparse_weights() -> None:
@@ -157,15 +159,20 @@ def test_sap_stops_at_the_target_and_below_it_does_nothing() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_index_refuses_diverged_weights(bad: float) -> None:
     with pytest.raises(PruningError, match="finite weights"):
-        pq_index(torch.tensor([1.0, bad]), 0.5, 1.0)
+        pq_index([torch.tensor([1.0, bad])], 0.5, 1.0)
+    # Wherever the layer is: the largest of several numbers may pass a NaN over.
+    for weights in ([torch.ones(2), torch.tensor([bad])], [torch.tensor([bad]), torch.ones(2)]):
+        with pytest.raises(PruningError, match="finite weights"):
+            pq_index(weights, 0.5, 1.0)
 
 
 @pytest.mark.parametrize(("p", "q"), [(1.0, 1.0), (2.0, 1.0), (0.0, 1.0), (-1.0, 1.0)])
 def test_index_refuses_exponents_out_of_order(p: float, q: float) -> None:
     with pytest.raises(PruningError, match="0 < p < q"):
-        pq_index(torch.ones(2), p, q)
+        pq_index([torch.ones(2)], p, q)
 
 
-def test_index_refuses_an_empty_vector() -> None:
+@pytest.mark.parametrize("weights", [[], [torch.ones(0)]], ids=["no layer", "an empty layer"])
+def test_index_refuses_no_weights(weights: list[Tensor]) -> None:
     with pytest.raises(PruningError, match="at least one weight"):
-        pq_index(torch.ones(0), 0.5, 1.0)
+        pq_index(weights, 0.5, 1.0)

@@ -15,7 +15,8 @@ from infcop.core.pattern import Block, Channel, Heads, Reduce, Unstructured
 from infcop.errors import PruningError
 from infcop.masking.groups import build_groups
 from infcop.masking.prune_groups import group_scores
-from infcop.masking.tiles import tiles_of
+from infcop.masking.tiles import head_tiles, tiles_of
+from infcop.models.attention import HeadSlices
 from infcop.models.prunable import find_prunable
 from infcop.models.weight_axes import WeightAxes, weight_axes
 from tests.reference import pruning
@@ -129,6 +130,19 @@ def test_heads_need_attention_that_is_whole() -> None:
     message = r"attention '0', but '0\.v_proj\.weight' can.*exclude = \['0\.q_proj\.weight', "
     with pytest.raises(PruningError, match=message):
         build_groups(Heads(), weight_axes(model, partly), partly)
+
+
+@pytest.mark.parametrize(("side", "shape"), [("output", (8, 12)), ("input", (12, 8))])
+@pytest.mark.parametrize("turned", [False, True])
+def test_heads_that_do_not_make_up_the_projection_are_refused(
+    side: Any, shape: tuple[int, int], turned: bool
+) -> None:
+    axes = WeightAxes(output=int(turned), input=int(not turned))
+    shape = shape[::-1] if turned else shape
+    heads = HeadSlices("attention", (), 2, side, (4, 4, 4))
+    with pytest.raises(PruningError, match=rf"expected 12 {side}s in .* 'attention', got 8; use"):
+        head_tiles(heads, axes, shape)
+    assert head_tiles(heads, axes, shape[::-1]).count == 2
 
 
 def test_packed_attention_is_refused_with_the_remedy() -> None:

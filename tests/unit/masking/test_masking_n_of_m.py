@@ -16,10 +16,11 @@ from infcop.core.scope import Budgets
 from infcop.errors import PruningError
 from infcop.masking.groups import Groups, build_groups
 from infcop.masking.n_of_m import n_of_m_kept, select_n_of_m
-from infcop.masking.prune import level_kept, prune_level, shrink
+from infcop.masking.prune import level_kept, shrink
 from infcop.models.prunable import find_prunable
 from infcop.models.weight_axes import WeightAxes, weight_axes
 from tests.reference import pruning
+from tests.reference.pruning import prune_level
 
 PLAIN, TURNED = WeightAxes(output=0, input=1), WeightAxes(output=1, input=0)
 INF, NAN = float("inf"), float("nan")

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from infcop.core.mask import Masks
 from infcop.core.method import Adaptive, Cubic, Fraction, MethodConfig, OneShot
+from infcop.core.pattern import NofM
 from infcop.core.scope import Budgets
 from infcop.errors import LayerCollapseError, PruningError
 from infcop.masking.groups import Groups, build_groups
-from infcop.masking.prune import emptied, prune_level, pruned_norm, round_counts, shrink
+from infcop.masking.prune import emptied, level_rounds, pruned_norm, shrink
+from infcop.masking.rounds import round_counts
 from infcop.models.weight_axes import WeightAxes
+from tests.reference.pruning import prune_level
 
 SHAPES = {"conv": (8, 3, 3, 3), "fc1": (50, 40), "fc2": (10, 50)}
 METHODS = {
@@ -38,12 +41,9 @@ def prune(
     target_kept: int,
     *,
     level: int = 1,
-    stop_kept: int | None = None,
 ) -> Masks:
     scores = {name: weight.abs() for name, weight in weights.items()}
-    return prune_level(
-        weights, scores, masks, method, level=level, target_kept=target_kept, stop_kept=stop_kept
-    )
+    return prune_level(weights, scores, masks, method, level=level, target_kept=target_kept)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -248,3 +248,21 @@ def test_magnitude_pruning_takes_at_most_the_root_of_the_fraction() -> None:
         after = prune(weights, before, METHODS["global"], 1)
         fraction = 1 - after.kept / before.kept
         assert 0 < pruned_norm(weights, before, after) <= fraction**0.5
+
+
+# -- rounds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spacing", ["exponential", "linear"])
+@pytest.mark.parametrize("rounds", [1, 2, 7, 100])
+def test_rounds_of_n_of_m_are_its_densities(rounds: int, spacing: Any) -> None:
+    masks = Masks.full({"fc": (10, 80)})
+    method = MethodConfig(name="mine", rounds=rounds, spacing=spacing)
+    plain = level_rounds(masks, 200, method, Groups())
+    assert plain == round_counts(800, 200, rounds, spacing)
+    found = level_rounds(masks, 200, method, Groups(NofM(n=2, m=8)))
+    assert len(found) == rounds
+    for count, asked in zip(found, plain, strict=True):
+        assert count == max(j * 100 for j in range(1, 9) if j * 100 <= asked)
+    assert found[-1] == 200
+    assert len(set(found)) <= 6

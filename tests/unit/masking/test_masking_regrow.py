@@ -112,6 +112,19 @@ def test_all_places_are_equally_likely() -> None:
     assert abs(grown[4:] - 50).max() < 5 * 50**0.5
 
 
+def test_a_layer_without_a_gradient_is_left_as_it_is() -> None:
+    masks, weights, gradients = random_masks(0.5), random_values(1), random_values(2)
+    whole = exchange(weights, gradients, masks, 0.3, seed=0)
+    some = exchange(
+        weights, {name: g for name, g in gradients.items() if name != "fc"}, masks, 0.3, seed=0
+    )
+    assert torch.equal(some["fc"], masks["fc"])
+    assert not torch.equal(whole["fc"], masks["fc"])
+    assert all(torch.equal(some[name], whole[name]) for name in ("conv", "head"))
+    none = exchange(weights, {}, masks, 0.3, seed=0)
+    assert all(torch.equal(none[name], masks[name]) for name in SHAPES)
+
+
 # -- what it is given ------------------------------------------------------------------------------
 
 
@@ -135,8 +148,9 @@ def test_wrong_input() -> None:
     # NaN where nothing is compared is not looked at.
     hidden = {"fc": torch.tensor([1.0, 2.0, NAN, NAN])}
     assert exchange(hidden, fine, masks, 0.5, seed=0).kept == 2
-    with pytest.raises(PruningError, match=r"a gradient for 'fc', got none; did you mean 'fd'"):
-        exchange(fine, {"fd": torch.ones(4)}, masks, 0.5, seed=0)
+    for gradients in (fine, None, {}):
+        with pytest.raises(PruningError, match=r"a weight for 'fc', got none; give one for every"):
+            exchange({"fd": torch.ones(4)}, gradients, masks, 0.5, seed=0)
     with pytest.raises(PruningError, match=r"a weight of shape \(4,\) for 'fc', got \(2, 2\)"):
         exchange({"fc": torch.ones(2, 2)}, fine, masks, 0.5, seed=0)
     for fraction in (-0.1, 1.0, NAN):

@@ -24,7 +24,7 @@ from infcop.core.schedule import (
 )
 from infcop.errors import PruningError
 from infcop.masking.groups import Groups
-from infcop.masking.prune import level_kept, prune_level
+from infcop.masking.prune import level_kept
 from infcop.masking.schedule import (
     Counting,
     cubic_kept,
@@ -33,6 +33,7 @@ from infcop.masking.schedule import (
     next_kept,
     without_remainder,
 )
+from tests.reference.pruning import prune_level
 
 
 def kept_of(schedule: Schedule, weights: Tensor, target_kept: int = 1, **counts: int) -> int:

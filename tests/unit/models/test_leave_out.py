@@ -45,7 +45,7 @@ def test_patterns(patterns: list[str], left: list[str]) -> None:
         (["fist"], "did you mean 'first'"),
         (["Conv1d"], "names no prunable layer"),
         (["1.1"], "names no prunable layer"),
-        (["conv2d"], "names no prunable layer"),
+        (["conv2d"], "names no prunable layer; did you mean 'Conv2d'"),
         (["Module"], "names no prunable layer"),
         (["Conv2d", "Linear"], "all 5 prunable weights are left out"),
     ],
@@ -54,3 +54,12 @@ def test_what_names_nothing_or_everything(patterns: list[str], says: str) -> Non
     model = network()
     with pytest.raises(ConfigError, match=says):
         leave_out(model, find_prunable(model), patterns)
+
+
+def test_the_words_win_over_layers_of_the_same_names() -> None:
+    model = nn.Sequential()
+    for name in ("start", "first", "end"):
+        model.add_module(name, nn.Linear(2, 2))
+    found = find_prunable(model)
+    assert leave_out(model, found, ["first"]).names == ("first.weight", "end.weight")
+    assert leave_out(model, found, ["first.weight"]).names == ("start.weight", "end.weight")

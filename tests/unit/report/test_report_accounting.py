@@ -1,136 +1,217 @@
 from __future__ import annotations
 
-import math
+import json
+import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from infcop.core.records import Cost, PhaseRecord, RunRecord
+from infcop.core.footprint import Footprint
 from infcop.report.accounting import (
-    cost_rows,
-    dense_main,
-    kept_per_layer,
-    main_after_pruning,
-    main_at_end,
-    prunable_entries,
-    search_cost,
-    spending,
-    total_cost,
+    fewer_multiply_adds,
+    is_timed,
+    overlap,
+    places,
+    speed_up,
+    timings_at,
 )
-from tests.reference.records import FINAL_PASSES, MAX_PASSES, TRAIN, make_record
-
-costs = st.builds(
-    Cost,
-    training=st.integers(0, 10**9),
-    measuring=st.integers(0, 10**9),
-    measuring_gradient=st.integers(0, 10**9),
-    evaluating=st.integers(0, 10**9),
+from infcop.report.figure_removed import removed_figure
+from infcop.report.footprint_tables import (
+    footprint_dict,
+    footprint_lines,
+    layer_sizes_table,
+    size_table,
+    speed_table,
 )
+from infcop.report.footprint_words import footprint_sentences, latency, uncounted_sentence
+from infcop.report.page import render_report
+from tests.reference.footprints import make_footprint
+from tests.reference.pages import Page
+from tests.reference.records import HOSTILE, make_record
+
+DATA = make_record(levels=1).data
 
 
-def with_costs(dense: Cost, level: Cost, final: Cost, rest: Cost) -> RunRecord:
-    record = make_record(levels=1)
-    assert record.outcome is not None
-    return record.model_copy(
-        update={
-            "dense": PhaseRecord(cost=dense, seconds=1.0),
-            "levels": (record.levels[0].model_copy(update={"cost": level}),),
-            "final": PhaseRecord(cost=final, seconds=2.0),
-            "outcome": record.outcome.model_copy(update={"cost": dense + level + final + rest}),
+def test_a_speed_up_is_measured_at_the_same_place() -> None:
+    footprint = make_footprint()
+    assert places(footprint) == [(1, 1), (1, 2), (64, 1), (64, 2)]
+    for batch, threads in places(footprint):
+        found = {
+            network.network: speed_up(footprint, network, timing)
+            for network, timing in timings_at(footprint, batch, threads)
         }
+        assert found == {
+            "dense": None,
+            "masked": pytest.approx(1 / 1.025),
+            "compact": pytest.approx(2),
+        }
+
+
+def test_times_that_meet_may_differ_by_chance() -> None:
+    footprint = make_footprint()
+    found = {n.network: overlap(footprint, timing) for n, timing in timings_at(footprint, 64, 1)}
+    assert found == {"dense": True, "masked": True, "compact": False}
+
+
+def test_without_a_dense_network_there_is_no_ratio() -> None:
+    footprint = make_footprint()
+    alone = footprint.model_copy(update={"networks": footprint.networks[2:]})
+    compact = alone.networks[0]
+    assert fewer_multiply_adds(alone, compact) is None
+    assert speed_up(alone, compact, compact.timings[0]) is None
+    assert footprint_sentences(alone) == []
+
+
+def test_what_was_not_measured_has_no_ratio() -> None:
+    footprint = make_footprint()
+    onnx = footprint.of("onnx")
+    assert onnx is not None
+    assert fewer_multiply_adds(footprint, onnx) is None
+    assert size_table(footprint, DATA).rows[-1] == (
+        "ONNX",
+        "not measured",
+        "not counted",
+        "not counted",
+        "not counted",
+        "not measured",
+        "not measured",
     )
 
 
-@given(costs, costs, costs, costs)
-@settings(deadline=None, max_examples=50)
-def test_rows_add_up_to_the_last_row_in_every_column(
-    dense: Cost, level: Cost, final: Cost, rest: Cost
-) -> None:
-    *parts, total = cost_rows(with_costs(dense, level, final, rest))
-    for field in (
-        "training",
-        "measuring",
-        "measuring_gradient",
-        "evaluating",
-        "forward_equivalents",
-    ):
-        assert sum(getattr(row, field) for row in parts) == pytest.approx(getattr(total, field))
-
-
-def test_a_hand_computed_run() -> None:
-    record = with_costs(
-        dense=Cost(training=8 * TRAIN, evaluating=TRAIN),
-        level=Cost(training=2 * TRAIN, measuring=TRAIN),
-        final=Cost(training=4 * TRAIN, measuring_gradient=TRAIN),
-        rest=Cost(evaluating=TRAIN),
+def test_a_ratio_of_counts_stands_beside_the_measured_one_only() -> None:
+    timed, counted = make_footprint(), make_footprint(timed=False)
+    assert not is_timed(counted)
+    # Of the multiply-adds, 4 times fewer.
+    told = "\n".join(footprint_lines(counted, DATA))
+    page = Page(render_report(make_record(), "x", counted)).text
+    for text in (told, page):
+        assert "4.00" not in text
+        assert "speed-up" not in text
+        assert "times fewer" not in text
+    assert footprint_dict(counted)["speed_ups"] == []
+    table = speed_table(timed)
+    ratio, measured = (
+        table.headings.index(name) for name in ("times fewer multiply-adds", "measured speed-up")
     )
-    rows = {row.label: row for row in cost_rows(record)}
-    assert list(rows) == ["Dense training", "Level 1", "Final training", "Other", "Whole search"]
-    assert rows["Dense training"].forward_equivalents == 25
-    assert rows["Level 1"].forward_equivalents == 7
-    assert rows["Final training"].forward_equivalents == 15
-    assert rows["Other"].forward_equivalents == 1
-    assert rows["Whole search"].dense_trainings == pytest.approx(48 / 24)
-    assert search_cost(record) == pytest.approx(48 / 24)
+    assert abs(ratio - measured) == 1
+    assert all(bool(row[ratio]) == bool(row[measured]) for row in table.rows)
+    assert all(cell.count("4.00") == 0 for row in size_table(timed, DATA).rows for cell in row)
 
 
-def test_spending_compares_with_the_full_budget_of_the_levels_there_were() -> None:
-    spent = spending(make_record(levels=6))
-    assert (spent.dense, spent.final) == (8, FINAL_PASSES)
-    assert spent.full_levels == 6 * MAX_PASSES
-    assert spent.full_total == 8 + 6 * MAX_PASSES + FINAL_PASSES
-    assert spent.total == 8 + spent.levels + FINAL_PASSES
-    assert spent.saved == pytest.approx(1 - spent.levels / (6 * MAX_PASSES))
+def test_every_row_says_batch_and_threads() -> None:
+    rows = speed_table(make_footprint()).rows
+    assert len(rows) == 3 * 4
+    assert rows[2][:6] == ("compact", "1", "1", "1.00 ms", "2.00", "4.00")
+    assert rows[2][6:] == ("1,000", "900 µs to 1.10 ms")
 
 
-def test_a_run_with_the_full_budget_saves_nothing() -> None:
-    assert spending(make_record(flow="none")).saved == pytest.approx(0.0)
+def test_the_sentences() -> None:
+    first, second = footprint_sentences(make_footprint())
+    assert first == (
+        "With all that is dead left out, the network has 2,500 of 10,000 parameters, 25.0 %, and "
+        "does the same."
+    )
+    assert second == (
+        "Its measured speed-up over the dense network, with 4.00 times fewer multiply-adds: 2.00 "
+        "at batch 1 and 1 thread; 2.00 at batch 1 and 2 threads; 2.00 at batch 64 and 1 thread; "
+        "2.00 at batch 64 and 2 threads."
+    )
 
 
-def test_an_unfinished_run_is_summed_so_far() -> None:
-    record = make_record(levels=3, finished=False)
-    assert spending(record).full_total is None
-    assert spending(record).saved is None
-    assert cost_rows(record)[-1].label == "So far"
-    assert total_cost(record) == sum((x.cost for x in record.levels), record.dense.cost)
+def test_nothing_removed_is_said_plainly() -> None:
+    footprint = make_footprint(timed=False)
+    dense, masked, compact, _ = footprint.networks
+    same = compact.model_copy(update={"parameters": dense.parameters})
+    whole = footprint.model_copy(update={"networks": (dense, masked, same)})
+    assert footprint_sentences(whole)[0].startswith("Nothing could be left out")
 
 
-def test_before_dense_training_there_is_nothing_to_compare_with() -> None:
-    record = make_record(levels=0, finished=False).model_copy(update={"dense": PhaseRecord()})
-    assert search_cost(record) is None
-    assert math.isnan(cost_rows(record)[-1].dense_trainings)
+def test_what_is_not_counted_is_named() -> None:
+    assert uncounted_sentence(make_footprint()).endswith(
+        "Not counted, with the number of calls: relu (3), softmax (1)."
+    )
+    assert uncounted_sentence(make_footprint(networks=())).endswith("Nothing else is computed.")
 
 
-def test_density_of_each_layer_and_of_all() -> None:
-    record = make_record(levels=4)
-    kept = kept_per_layer(record)
-    sizes = {name: math.prod(shape) for name, shape in record.model.prunable.items()}
-    assert prunable_entries(record) == sum(sizes.values()) == 50_200
-    for place, level in enumerate(record.levels):
-        total = sum(kept[name][place] * size for name, size in sizes.items())
-        assert total == pytest.approx(level.kept)
+def test_latencies_and_sizes_keep_three_digits() -> None:
+    assert [latency(x) for x in (0.0, 9.996e-6, 0.0009996, 0.99951, 123.4)] == [
+        "0.00 µs",
+        "10.0 µs",
+        "1.00 ms",
+        "1.00 s",
+        "123 s",
+    ]
 
 
-def test_a_layer_that_a_level_does_not_mention_is_unknown() -> None:
-    record = make_record(levels=1)
-    bare = record.levels[0].model_copy(update={"kept_per_layer": {}})
-    kept = kept_per_layer(record.model_copy(update={"levels": (bare,)}))
-    assert all(math.isnan(values[0]) for values in kept.values())
+def test_a_footprint_survives_its_file() -> None:
+    footprint = make_footprint()
+    assert Footprint.model_validate_json(footprint.model_dump_json()) == footprint
+    told = footprint_dict(footprint)
+    assert json.loads(json.dumps(told)) == told
+    assert {row["network"] for row in told["speed_ups"]} == {"masked", "compact"}
 
 
-def test_main_metric_at_the_three_places() -> None:
-    record = make_record(levels=2)
-    level = record.levels[1]
-    assert main_after_pruning(level) == level.readings[0].main
-    assert main_at_end(level) == level.readings[-1].main
-    assert dense_main(record) == record.dense.readings[-1].main
-    unread = level.model_copy(update={"readings": ()})
-    assert main_after_pruning(unread) is main_at_end(unread) is None
+def test_the_page_has_a_section_where_there_is_a_compact_network() -> None:
+    record = make_record()
+    without, page = (
+        Page(render_report(record, "x", footprint)) for footprint in (None, make_footprint())
+    )
+    assert "A smaller network" not in without.text
+    places = [
+        page.text.index(words)
+        for words in (
+            "What it cost",
+            "A smaller network",
+            "2,500 of 10,000 parameters",
+            "relu (3)",
+            "ONNX: not exported yet",
+            "How fast they are",
+            "What was removed from each layer",
+            "every unit is used",
+            "Level by level",
+        )
+    ]
+    assert places == sorted(places)
+    assert len(page.figures) == len(without.figures) + 1
+    keys = [x["id"] for x in page.all("div") if x.get("class") == "plot"]
+    assert keys == [f"plot-{figure['key']}" for figure in page.figures]
 
 
-def test_the_reference_stands_in_for_dense_readings() -> None:
-    record = make_record(levels=1).model_copy(update={"dense": PhaseRecord()})
-    assert record.reference is not None
-    assert dense_main(record) == record.reference.main
-    assert dense_main(record.model_copy(update={"reference": None})) is None
+def test_a_page_without_timings_says_how_to_get_them() -> None:
+    text = Page(render_report(make_record(), "x", make_footprint(timed=False))).text
+    assert "was not measured: infcop compact RUN --report does" in text
+    assert "How fast they are" not in text
+
+
+def test_names_from_a_model_stay_text() -> None:
+    footprint = make_footprint(name=HOSTILE + "{}", new_biases=(HOSTILE,))
+    page = Page(render_report(make_record(), "x", footprint))
+    assert len(page.all("script")) == 3
+    assert not page.all("img")
+    assert "<script" not in json.dumps(page.figures)
+
+
+def test_the_figure_shows_layers_with_units() -> None:
+    figure = removed_figure(make_footprint(layers=7))
+    before, after = (trace["y"] for trace in figure.plot.to_plotly_json()["data"])
+    assert list(before) == [16] * 7
+    assert list(after) == [16, 15, 14, 13, 12, 16, 15]
+    assert figure.finding == (
+        "101 of 112 output units are left, 90.2 %. layers.4.conv keeps the smallest part of its "
+        "units, 75.0 %; 2 layers of 7 keep every unit."
+    )
+    assert len(figure.table.rows) == 8
+    assert figure.table == layer_sizes_table(make_footprint(layers=7))
+
+
+def test_the_figure_of_a_whole_network_and_of_none() -> None:
+    whole = removed_figure(make_footprint(layers=1))
+    assert whole.finding == "All 16 output units of the layers stay."
+    assert "could be counted" in removed_figure(make_footprint(layers=0)).why
+
+
+def test_few_short_names_stand_on_the_axis() -> None:
+    plot = removed_figure(make_footprint(layers=3, name="fc{}")).plot
+    assert list(plot.layout.xaxis.ticktext) == ["fc0", "fc1", "fc2"]
+    plot = removed_figure(make_footprint(layers=60)).plot
+    assert re.fullmatch(r"1", plot.layout.xaxis.ticktext[0])
+    assert len(plot.layout.xaxis.ticktext) <= 12

@@ -5,7 +5,6 @@ import math
 import pytest
 
 from infcop.core.records import StopDecision, StopReason
-from infcop.report.accounting import kept_per_layer
 from infcop.report.drawing import Figure, Omitted, thinned
 from infcop.report.figure_accuracy import accuracy_figure
 from infcop.report.figure_density import density_figure
@@ -14,6 +13,7 @@ from infcop.report.figure_flow import flow_figures
 from infcop.report.figure_passes import passes_figure
 from infcop.report.figures import all_figures
 from infcop.report.heat import Grid, heat_map
+from infcop.report.spending import kept_per_layer
 from infcop.report.words import number
 from tests.reference.records import make_record
 

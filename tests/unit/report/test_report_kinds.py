@@ -15,8 +15,8 @@ from infcop.core.records import (
     StopDecision,
     StopReason,
 )
-from infcop.report.accounting import dense_main, main_after_pruning, main_at_end
 from infcop.report.page import render_report
+from infcop.report.spending import dense_main, main_after_pruning, main_at_end
 from infcop.report.summary import milestone_line, summary_dict, summary_lines
 from infcop.report.tables import level_table, network_table
 from infcop.report.words import SHORT_REASONS

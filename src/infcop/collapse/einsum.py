@@ -53,12 +53,18 @@ class Contracted:
 
 
 def contract(
-    facts: Facts, a: Labelled, b: Labelled, out: str, reason: str, fold: Fold | None = None
+    facts: Facts,
+    a: Labelled,
+    b: Labelled,
+    out: str,
+    reason: str,
+    fold: Fold | None = None,
+    apart: str = "",
 ) -> Contracted:
     """Work out the units of ``sum over k of a[.., k] b[.., k]``.
 
     Letters that both have and the result has not are summed. A letter of one operand only that the
-    result has not (the positions that a kernel slides over) can't lose units.
+    result has not can't lose units.
 
     Args:
         facts: Where facts go.
@@ -67,9 +73,13 @@ def contract(
         out: The letters of the result, without those that neither operand has.
         reason: What to report where units can't go.
         fold: If ``b`` is the weight of a layer, that layer.
+        apart: Letters of one operand over which nothing is summed: the positions that a kernel
+            slides over, and what is repeated.
     """
-    if a.value.constant and not b.value.constant:
-        a, b = b, a
+    if b.value.fed and not a.value.fed:
+        a, b, fold = b, a, None
+    if not b.value.layers:  # a kernel of fixed numbers
+        fold = None
     summed = (set(a.labels) & set(b.labels)) - set(out)
     own = [_without_lost(facts, operand, summed | set(out), reason) for operand in (a, b)]
     inner = [[x for x in one if summed & set(x.dims)] for one in own]
@@ -83,7 +93,7 @@ def contract(
     for at in (0, 1):
         outer[at] += [slices[x.dims] for x in inner[at] if x.dims in slices]
     uneven: list[tuple[Tensor, str]] = []
-    if b.value.constant:
+    if not b.value.fed:
         users = [x for x in own[1] if not summed & set(x.dims)]
         for layer in inner[0]:
             readers = users or [slices.get(layer.dims, _PINNED)]
@@ -97,8 +107,8 @@ def contract(
         reason,
     )
     free = [layer for layer in outer[0] if not facts.settled(layer)]
-    shared = any(not set(layer.dims) <= set(b.labels) for layer in free)
-    varies = _varying(a, b, out, summed, shared)
+    shared = b.value.learned and any(not set(layer.dims) <= set(b.labels) for layer in free)
+    varies = _varying(a, b, out, summed, shared or _counts(a, b, f"{out}{apart}"))
     for flags, grid in uneven:
         lost = [at for at, label in enumerate(grid) if label not in out]
         left = [label for label in grid if label in out]
@@ -144,7 +154,7 @@ def _weighed(
     """Say which outputs need which inputs: those with a surviving weight between them.
 
     Constant inputs can be folded into a bias if they add the same everywhere. Zeros can always:
-    they add nothing.
+    they add nothing, here and after any training.
 
     Yields:
         Which constant inputs add something to which outputs that differs at the borders. Such an
@@ -162,15 +172,16 @@ def _weighed(
         hard = weights & placed(varies, units, grid)
         nonzero = weights & placed(constant, units, grid)
         _link(facts.constant, weights & ~hard, layer, user, grid)
+        taken = torch.zeros_like(nonzero)
         if fold is not None and bool(nonzero.any()):
             exact = fold.exact(constant, units, grid)
             if fold.alone is not None:
                 yield nonzero & ~exact, grid
-            hard = hard | (nonzero & ~exact if fold.possible else nonzero)
-        else:
-            hard = hard | nonzero
+            taken = nonzero & exact if fold.possible else taken
+        hard = hard | (nonzero & ~taken)
         _link(facts.use, hard, layer, user, grid)
-        _link(facts.fold, weights & ~hard, layer, user, grid)
+        _link(facts.add, taken, layer, user, grid)
+        _link(facts.fold, weights & ~hard & ~taken, layer, user, grid)
 
 
 def _link(
@@ -192,16 +203,26 @@ def _met(facts: Facts, a: Labelled, b: Labelled, layer: Layer, user: Layer) -> N
     _link(facts.fold, ~matters, layer, user, grid)
 
 
-def _varying(a: Labelled, b: Labelled, out: str, summed: set[str], shared: bool) -> Tensor:
+def _counts(a: Labelled, b: Labelled, elsewhere: str) -> bool:
+    """Whether a sum depends on how many terms the inputs give it.
+
+    Only what the second operand has units along has a number of its own.
+    """
+    fixed = {label for layer in b.layers for label in layer.dims}
+    return not {*a.labels, *b.labels} <= fixed | set(elsewhere)
+
+
+def _varying(a: Labelled, b: Labelled, out: str, summed: set[str], bound: bool) -> Tensor:
     """A sum varies if one of its products does: one factor varies and the other is not zero.
 
-    What is made of constants counts as varying in two cases more: if both factors are activations,
-    the sum depends on how many there are; and if units of the first share parameters of the second,
-    these would get other gradients without one of them.
+    What is made of constants counts as varying in three cases more: if both factors are
+    activations, or the number of terms is that of some positions, the sum depends on how many
+    there are; and if units of the first share parameters of the second, these would get other
+    gradients without one of them. The last two are what ``bound`` says.
     """
     known = summed | set(out)
     varies = torch.zeros([_length(a, b, label) for label in out], dtype=torch.bool)
-    all_of_it = a.value.fed and (b.value.fed or (b.value.learned and shared))
+    all_of_it = a.value.fed and (b.value.fed or bound)
     for one, other in ((a, b), (b, a)):
         if all_of_it or not one.value.constant:
             flags = one.value.nonzero if all_of_it else one.value.varies.expand(one.value.shape)

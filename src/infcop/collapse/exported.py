@@ -30,6 +30,7 @@ class Trace:
         graph: The operations in order, on ATen level, layers being single operations.
         given: The tensor or other object behind each placeholder.
         names: The parameter or buffer behind a placeholder, under the first name of its tensor.
+        inputs: The placeholders of inputs of the model; other tensors are constants.
         used_once: The parameters that a single operation reads.
         without_bias: The weights of layers that have no bias and could be given one.
     """
@@ -37,6 +38,7 @@ class Trace:
     graph: fx.GraphModule
     given: dict[str, Any]
     names: dict[str, str]
+    inputs: frozenset[str]
     used_once: frozenset[str]
     without_bias: frozenset[str]
 
@@ -111,10 +113,12 @@ def trace(model: nn.Module, arguments: Any) -> Trace:
     flat = iter(pytree.tree_leaves((args, kwargs)))
     given: dict[str, Any] = {}
     names: dict[str, str] = {}
+    inputs: set[str] = set()
     for spec in program.graph_signature.input_specs:
         target = spec.target or ""
         if spec.kind == InputKind.USER_INPUT:
             given[spec.arg.name] = next(flat)
+            inputs.add(spec.arg.name)
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             given[spec.arg.name] = entries[target]
             names[spec.arg.name] = first[id(entries[target])]
@@ -125,7 +129,7 @@ def trace(model: nn.Module, arguments: Any) -> Trace:
         if node.name in names:
             uses[names[node.name]] += len(node.users)
     once = frozenset(name for name, count in uses.items() if count == 1)
-    return Trace(program.graph_module, given, names, once, _without_bias(model))
+    return Trace(program.graph_module, given, names, frozenset(inputs), once, _without_bias(model))
 
 
 _BIASED = (

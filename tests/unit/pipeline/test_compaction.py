@@ -1,0 +1,291 @@
+"""From a finished run to its compact network, its numbers and its files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import infcop
+from infcop.core.footprint import Footprint
+from infcop.errors import CollapseError, ConfigError, ModelError, RunFolderError
+from infcop.models.flops import multiply_adds
+from infcop.pipeline.compaction import compact_run
+from infcop.pipeline.footprints import timings
+from infcop.pipeline.onnx_file import onnx_file
+from infcop.pipeline.pages import load_footprint
+from infcop.pipeline.rebuild import rebuild
+from infcop.pipeline.store import RunStore
+from tests.reference.pages import Page
+
+FACTORIES = """
+import torch
+from torch import nn
+from infcop import Classification
+
+
+def net():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def batches(seed, count):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [torch.randn(20, 6, generator=generator) for _ in range(count)]
+    return [(x, (x[:, 0] > 0).long()) for x in inputs]
+
+
+def task():
+    return Classification(batches(0, 4), batches(1, 2), batches(2, 2))
+
+
+def with_task():
+    return net(), task()
+
+
+def with_inputs():
+    return net(), (torch.randn(5, 6),)
+
+
+def by_keyword():
+    return net(), {"input": torch.randn(5, 6)}
+
+
+def net_only():
+    return net()
+
+
+def inputs_only():
+    return torch.randn(5, 6), (torch.randn(5, 6),)
+
+
+def wider():
+    return nn.Sequential(nn.Linear(6, 13), nn.ReLU(), nn.Linear(13, 2)), (torch.randn(5, 6),)
+
+
+def failing():
+    raise OSError("no file")
+
+
+def needing(width):
+    return net(), (torch.randn(5, 6),)
+"""
+
+SETTINGS = {
+    "density": 0.2,
+    "method": {"name": "lth", "schedule": {"kind": "fraction", "remove": 0.6}},
+    "dense": {"passes": 3},
+    "levels": {"max_passes": 1},
+    "final": {"passes": 1},
+    "execution": {"device": "cpu", "threads": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[infcop.Result]:
+    """A search that was given its model from Python."""
+    folder = tmp_path_factory.mktemp("compaction")
+    (folder / "compaction_factories.py").write_text(FACTORIES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        import compaction_factories as factories
+
+        yield infcop.search(factories.net(), factories.task(), run_dir=folder / "run", **SETTINGS)
+
+
+@pytest.fixture
+def folder(finished: infcop.Result, tmp_path: Path) -> Path:
+    """A copy of the run folder, which a test may change."""
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def factory(name: str) -> str:
+    return f"compaction_factories:{name}"
+
+
+def test_a_result_is_made_smaller_with_the_inputs_it_remembers(finished: infcop.Result) -> None:
+    assert finished.example_inputs[0].shape == (16, 6)
+    small = finished.compact()
+    assert type(small.model) is nn.Sequential
+    assert small.report.parameters_after <= small.report.parameters_before
+    inputs = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(small.model(inputs), finished.model(inputs), atol=1e-5)
+    assert torch.allclose(finished.compact((inputs,)).model(inputs), finished.model(inputs))
+
+
+def test_without_inputs_a_result_asks_for_them(finished: infcop.Result) -> None:
+    bare = infcop.Result(finished.model, RunStore(finished.run_dir), finished.record)
+    with pytest.raises(CollapseError, match=r"expected example inputs, got none.*example_inputs\)"):
+        bare.compact()
+
+
+def test_files_and_numbers_of_a_run(folder: Path) -> None:
+    done = compact_run(folder, model=factory("with_task"))
+    found = done.footprint
+    assert found == load_footprint(RunStore(folder))
+    dense, masked, compact, onnx = found.networks
+    record = infcop.load_record(folder)
+    assert record.outcome is not None
+    assert dense.metrics == record.outcome.dense
+    assert masked.metrics == record.outcome.sparse
+    assert compact.metrics["accuracy"] == masked.metrics["accuracy"]
+    assert found.measured_on == "test"
+    assert dense.parameters == masked.parameters == 12 * 7 + 8 * 13 + 2 * 9
+    assert dense.multiply_adds == masked.multiply_adds == 12 * 6 + 8 * 12 + 2 * 8
+    model = done.compact.model
+    assert compact.parameters == sum(one.numel() for one in model.parameters())
+    assert compact.multiply_adds == multiply_adds(model, (torch.ones(3, 6),)).total
+    assert masked.nonzero <= masked.parameters - record.outcome.prunable + record.outcome.kept
+    assert dense.activation_bytes == 2 * 12 * 4
+    for network, file in ((dense, "checkpoints/dense"), (compact, "export/compact")):
+        assert network.file_bytes == (folder / f"{file}.safetensors").stat().st_size
+    assert onnx.missing is not None
+    assert not any(network.timings for network in found.networks)
+    assert found.inputs == ("float32 (16, 6)",)
+    assert [(x.name, x.outputs[0]) for x in found.layers] == [("0", 12), ("2", 8), ("4", 2)]
+    assert "A smaller network" in Page((folder / "report.html").read_text("utf-8")).text
+
+
+def test_the_weights_are_plain_and_load_again(folder: Path) -> None:
+    done = compact_run(folder, model=factory("with_inputs"))
+    assert done.weights == folder / "export" / "compact.safetensors"
+    plain = done.compact.model.state_dict()
+    stored = load_file(done.weights)
+    assert stored.keys() == plain.keys()
+    fresh = rebuild(folder, model=factory("with_inputs")).result.model
+    loaded = infcop.load_compact(fresh, done.weights).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in plain.items())
+
+
+def test_without_a_task_there_is_no_accuracy(folder: Path) -> None:
+    for name in ("with_inputs", "by_keyword"):
+        found = compact_run(folder, model=factory(name)).footprint
+        assert found.measured_on is None
+        assert all(network.metrics == {} for network in found.networks)
+        assert found.networks[0].multiply_adds == 184
+
+
+def test_the_same_again_gives_the_same_bytes(folder: Path) -> None:
+    files = ("compact.json", "export/compact.safetensors", "report.html")
+    seen = []
+    for _ in range(2):
+        compact_run(folder, model=factory("with_task"))
+        seen.append([(folder / name).read_bytes() for name in files])
+    assert seen[0] == seen[1]
+
+
+def test_timings_of_every_network_batch_and_number_of_threads(folder: Path) -> None:
+    before = torch.get_num_threads()
+    found = compact_run(folder, model=factory("with_inputs"), timed=True, threads=(1,)).footprint
+    for network in found.networks[:3]:
+        assert [(t.batch, t.threads) for t in network.timings] == [(1, 1), (64, 1)]
+        assert all(t.repeats >= 9 and t.lower <= t.median <= t.upper for t in network.timings)
+    assert torch.get_num_threads() == before
+    text = Page((folder / "report.html").read_text("utf-8")).text
+    assert "measured speed-up" in text
+
+
+def test_networks_of_other_programs_are_timed_with_the_others() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def session(threads: int):
+        return lambda tensors: seen.append((threads, len(tensors[0])))
+
+    options = {"threads": (2, 1, 2), "repeats": 2, "seconds": 0.0}
+    networks = {"dense": nn.Linear(3, 2).eval(), "onnx": session}
+    found = timings(networks, (torch.ones(4, 3),), 4, **options)
+    expected = [(1, 1), (1, 2), (64, 1), (64, 2)]
+    assert [(t.batch, t.threads) for t in found["onnx"]] == expected
+    assert list(dict.fromkeys(seen)) == [(threads, batch) for batch, threads in expected]
+
+
+def test_inputs_that_cannot_be_resized_are_timed_as_they_are() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x + 1
+
+    options = {"threads": (1,), "repeats": 2, "seconds": 0.0}
+    found = timings({"dense": Fixed()}, (torch.ones(7, 3),), 5, **options)
+    assert [t.batch for t in found["dense"]] == [5]
+
+
+def test_files_elsewhere_leave_the_run_as_it_is(folder: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = compact_run(folder, model=factory("with_task"), out=tmp_path / "out")
+    assert done.page is None
+    assert done.record == tmp_path / "out" / "compact.json"
+    assert Footprint.model_validate_json(done.record.read_text()) == done.footprint
+    assert done.weights.is_file()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_onnx_file_that_does_not_run_is_no_reason_to_fail(tmp_path: Path) -> None:
+    inputs = (torch.ones(2, 3),)
+    assert "not exported yet" in onnx_file(tmp_path / "x.onnx", inputs, 2)
+    (tmp_path / "x.onnx").write_bytes(b"no network")
+    assert str(onnx_file(tmp_path / "x.onnx", inputs, 2)).startswith("not measured: onnx: ")
+
+
+def test_an_onnx_file_is_measured_like_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = rebuild(folder, model=factory("with_task")).result.model
+
+    def session(path: Path, threads: int):
+        assert path == folder / "export" / "compact.onnx"
+        return lambda tensors: [model(*tensors)]
+
+    monkeypatch.setattr("infcop.pipeline.onnx_file.onnx_session", session)
+    (folder / "export").mkdir()
+    (folder / "export" / "compact.onnx").write_bytes(b"12345")
+    options = {"model": factory("with_task"), "timed": True, "threads": (1,)}
+    _, masked, _, onnx = compact_run(folder, **options).footprint.networks
+    assert onnx.missing is None
+    assert onnx.metrics == masked.metrics
+    assert onnx.file_bytes == 5
+    assert onnx.parameters is None
+    assert [(t.batch, t.threads) for t in onnx.timings] == [(1, 1), (64, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        (None, RunFolderError, "given its model and data from Python.*expected --model"),
+        ("net_only", ModelError, "it returned Sequential$"),
+        ("inputs_only", ModelError, "it returned Tensor and tuple$"),
+        ("wider", ModelError, "another model than what 'compaction_factories:wider' returns"),
+        ("failing", ModelError, "failed when called with .*OSError: no file"),
+        ("needing", ConfigError, "can't be called with .*width"),
+        ("none", ConfigError, "nothing callable named 'none'"),
+    ],
+)
+def test_a_run_from_python_needs_the_right_factory(folder, name, error, message) -> None:
+    with pytest.raises(error, match=message):
+        compact_run(folder, model=None if name is None else factory(name))
+
+
+def test_runs_that_are_not_there_or_not_finished(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        compact_run(tmp_path / "none")
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps({**record, "outcome": None}))
+    with pytest.raises(RunFolderError, match="a search that is not finished"):
+        compact_run(folder, model=factory("with_task"))
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--device: expected a device of this machine, got 'abc'"):
+        compact_run(folder, model=factory("with_task"), device="abc")
+
+
+def test_damaged_numbers_are_explained(folder: Path) -> None:
+    (folder / "compact.json").write_text('{"networks": 3}')
+    with pytest.raises(RunFolderError, match="is damaged, or a newer infcop wrote it"):
+        load_footprint(RunStore(folder))
