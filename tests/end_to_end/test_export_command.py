@@ -248,6 +248,14 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["runs/run", "--to", "sparse", "--out", "run.yaml"],
         "can't write 'run.yaml/masked.sparse.safetensors'",
     ),
+    "data of another split": (
+        ["split", "--to", "sparse"],
+        "was run on other data: expected the split",
+    ),
+    "data of another size": (
+        ["larger", "--to", "sparse"],
+        "was run on other data: expected 7 held-out examples, got",
+    ),
     "data that is gone": (
         ["moved", "--to", "sparse", "--data-dir", "empty"],
         "'mnist' is not in 'empty'",
@@ -258,10 +266,19 @@ CASES: dict[str, tuple[list[str], str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input(name: str, infcop_: Infcop) -> None:
     words, told = CASES[name]
-    for folder, change in (("unfinished", {"outcome": None}), ("moved", {})):
+    for folder, change in (
+        ("unfinished", {"outcome": None}),
+        ("moved", {}),
+        ("split", {}),
+        ("larger", {}),
+    ):
         record = json.loads(Path("runs/run/record.json").read_text())
         if folder == "moved":
             record["data"]["name"] = record["config"]["data"]["name"] = "mnist"
+        if folder == "split":
+            record["data"]["split"]["fingerprint"] = "0" * 64
+        if folder == "larger":
+            record["data"]["held_out"] = 7
         Path(folder).mkdir(exist_ok=True)
         Path(folder, "record.json").write_text(json.dumps({**record, **change}))
     code, out, err = infcop_("export", *words, "--quiet")

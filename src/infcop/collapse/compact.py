@@ -100,6 +100,7 @@ def compact(
     """
     model = unwrapped(model)
     _check_model(model)
+    _check_masks(masks)
     arguments = pytree.tree_map(_to_cpu, arguments_of(example_inputs))
     with preserved_rng():
         masked = _copied(model).cpu().eval()
@@ -163,6 +164,14 @@ def _check_model(model: nn.Module) -> None:
         raise CollapseError(
             f"compact: expected a model on one device, got {', '.join(sorted(devices))}; move it "
             "with model.to(device)"
+        )
+
+
+def _check_masks(masks: Any) -> None:
+    if not isinstance(masks, Mapping) or not all(isinstance(x, Tensor) for x in masks.values()):
+        raise PruningError(
+            "compact: expected masks as a mapping from names of parameters to boolean tensors, got "
+            f"{type(masks).__name__} {masks!r:.80}; give {{}} for a network without masks"
         )
 
 

@@ -35,8 +35,8 @@ def uneven(arguments: Any, *, single: bool) -> Iterator[tuple[str, Any]]:
     """Yield arguments in sizes that do not divide as theirs do.
 
     Every dimension gets one less, and a size that neither 2 nor 3 divides: the next smaller one,
-    or else the next larger one. Then every two dimensions beyond the first get such sizes at the
-    same time, and half of theirs.
+    or else, beyond the batch, the next larger one. Then every two dimensions beyond the first get
+    such sizes at the same time, and half of theirs.
 
     Args:
         arguments: The arguments.
@@ -45,7 +45,6 @@ def uneven(arguments: Any, *, single: bool) -> Iterator[tuple[str, Any]]:
     Example:
         >>> for what, _ in uneven((torch.zeros(1, 9, 8),), single=True):
         ...     print(what)
-        5 instead of 1 along dimension 0
         8 instead of 9 along dimension 1
         7 instead of 9 along dimension 1
         7 instead of 8 along dimension 2
@@ -59,8 +58,8 @@ def uneven(arguments: Any, *, single: bool) -> Iterator[tuple[str, Any]]:
         return
     batch = {0: 1} if single else {}
     for dim, size in enumerate(sizes):
-        for new in (size - 1, _indivisible(size)):
-            if new:
+        for new in (_less(size), _indivisible(size)):
+            if new and (dim or new < size):
                 yield _changed(arguments, {**(batch if dim else {}), dim: new})
     for dims in combinations(range(1, len(sizes)), 2):
         if all(sizes[dim] > 1 for dim in dims):

@@ -89,6 +89,9 @@ class CoupledChannels(Value):
     normalise: bool = True
     """Divide the score of a channel by the mean size of those that are coupled alike. Layers with
     small weights would lose most of their channels otherwise."""
+    multiple: Size = 1
+    """Keep multiples of so many channels where any of a kind go: processors compute 8 or 16 at
+    once, and 11 are as slow as 16."""
 
 
 Pattern = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,11 +149,11 @@ def shrink_channels(
     if pattern.normalise:
         own = _normalised(own, groups)
     ledger = _Ledger(masks, groups, prices)
-    order = _order(own, ledger, method)
+    blocks = _blocks(own, ledger, method)
     most = kept / masks.total * ledger.whole
-    removed = _prefix(order, ledger, most)
+    removed = _prefix(blocks, ledger, most)
     if removed is None:
-        least = math.ceil(masks.total * ledger.costs(order, len(order))[-1] / ledger.whole)
+        least = math.ceil(masks.total * ledger.costs(blocks)[-1] / ledger.whole)
         message = (
             f"pattern 'coupled-channels' leaves {least / masks.total:.6g} of the network at least, "
             f"in channels that can't go one by one and {max(1, method.keep_per_layer)} or more "
@@ -161,9 +161,10 @@ def shrink_channels(
             "higher density"
         )
         raise PruningError(message) if target_kept < least else LayerCollapseError(message)
-    gone = _with_the_best_back(order[:removed], ledger, most)
+    gone = _with_the_best_back(blocks[:removed], ledger, most)
     chosen = torch.zeros(groups.count, dtype=torch.bool)
-    chosen[torch.from_numpy(gone)] = True
+    for block in gone:
+        chosen[torch.from_numpy(block)] = True
     return groups.without(chosen, masks)
 
 
@@ -187,10 +188,12 @@ class _Ledger:
             else:
                 self.fixed += self.prices[name] * int(mask.count_nonzero())
 
-    def costs(self, order: Counts, upto: int) -> Numbers:
-        """Return the cost after none, one, two, ... of these groups are gone."""
+    def costs(self, blocks: Sequence[Counts]) -> Numbers:
+        """Return the cost after none, one, two, ... of these blocks of groups are gone."""
+        upto = len(blocks)
         rank = np.full(self.groups.count + 1, upto, dtype=np.int64)
-        rank[order[:upto]] = np.arange(min(upto, len(order)))
+        for place, block in enumerate(blocks):
+            rank[block] = place
         total = np.full(upto + 1, self.fixed)
         for name, kept in self.alive.items():
             product = np.full(upto + 1, self.prices[name])
@@ -241,8 +244,10 @@ def _normalised(scores: Numbers, groups: ChannelGroups) -> Numbers:
     return torch.where(mean > 0, torch.from_numpy(scores) / mean, torch.from_numpy(scores)).numpy()
 
 
-def _order(scores: Numbers, ledger: _Ledger, method: MethodConfig) -> Counts:
-    """Return the groups that may go, the first to go first."""
+def _blocks(scores: Numbers, ledger: _Ledger, method: MethodConfig) -> list[Counts]:
+    """Return the groups that may go, in blocks that go at once, the first to go first."""
+    pattern = method.pattern
+    assert isinstance(pattern, CoupledChannels)
     if method.scope not in ("global", "uniform", "layerwise"):
         scope = method.scope if isinstance(method.scope, str) else method.scope.kind
         raise PruningError(
@@ -251,23 +256,27 @@ def _order(scores: Numbers, ledger: _Ledger, method: MethodConfig) -> Counts:
         )
     classes = ledger.groups.classes.numpy()
     alive = np.flatnonzero(~np.isnan(scores))
-    if np.isnan(scores).all():
+    if not len(alive):
         raise PruningError(
             "pattern 'coupled-channels' finds no channels that can be removed: they reach the "
             "input or the output, are mixed by a normalisation, or are read by weights that are "
             "excluded; use pattern 'unstructured', 'channel' or 'heads'"
         )
     ascending = alive[np.lexsort((alive, scores[alive]))]
-    free, keys = [], []
+    found: list[tuple[float, int, Counts]] = []
     for label in range(int(classes.max()) + 1):
         own = ascending[classes[ascending] == label]
-        protected = _needed(ledger, own, method.keep_per_layer)
-        free.append(own[: max(len(own) - protected, 0)])
         size = int((classes == label).sum())
-        keys.append(-np.arange(len(own), 0, -1)[: len(free[-1])] / size)
-    groups = np.concatenate(free)
-    key = scores[groups] if method.scope == "global" else np.concatenate(keys)
-    return groups[np.lexsort((groups, key))]
+        protected = max(_needed(ledger, own, method.keep_per_layer), pattern.multiple)
+        start = 0
+        end = len(own) % pattern.multiple or pattern.multiple
+        while end <= len(own) - protected:
+            block = own[start:end]
+            part = (start - len(own)) / size
+            key = float(scores[block].mean()) if method.scope == "global" else part
+            found.append((key, int(block[0]), block))
+            start, end = end, end + pattern.multiple
+    return [block for _, _, block in sorted(found, key=lambda one: one[:2])]
 
 
 def _needed(ledger: _Ledger, own: Counts, keep_per_layer: int) -> int:
@@ -282,22 +291,25 @@ def _needed(ledger: _Ledger, own: Counts, keep_per_layer: int) -> int:
     return needed
 
 
-def _prefix(order: Counts, ledger: _Ledger, most: float) -> int | None:
-    """Return how many groups have to go; None if all are too few."""
-    costs = ledger.costs(order, len(order))
-    fits = np.flatnonzero(costs <= most * (1 + 1e-12))
+def _prefix(blocks: Sequence[Counts], ledger: _Ledger, most: float) -> int | None:
+    """Return how many blocks have to go; None if all are too few."""
+    fits = np.flatnonzero(ledger.costs(blocks) <= most * (1 + 1e-12))
     return int(fits[0]) if len(fits) else None
 
 
-def _with_the_best_back(gone: Counts, ledger: _Ledger, most: float) -> Counts:
-    """Let channels come back, the best first, for as long as there is room."""
-    counts, where = ledger.counts(gone), ledger.where(gone)
+def _with_the_best_back(gone: Sequence[Counts], ledger: _Ledger, most: float) -> list[Counts]:
+    """Let blocks come back, the best first, for as long as there is room."""
+    if not gone:
+        return []
+    every = np.concatenate(gone)
+    counts, where = ledger.counts(every), ledger.where(every)
     cost = {name: ledger.prices[name] * math.prod(own) for name, own in counts.items()}
     total = ledger.fixed + sum(cost.values())
     stay = []
-    for group in reversed(gone.tolist()):
-        grown = {name: list(counts[name]) for name, _, _ in where[group]}
-        for name, dim, count in where[group]:
+    for block in reversed(gone):
+        places = [place for group in block.tolist() for place in where[group]]
+        grown = {name: list(counts[name]) for name, _, _ in places}
+        for name, dim, count in places:
             grown[name][dim] += count
         more = {name: ledger.prices[name] * math.prod(own) for name, own in grown.items()}
         after = total + sum(more[name] - cost[name] for name in more)
@@ -306,5 +318,5 @@ def _with_the_best_back(gone: Counts, ledger: _Ledger, most: float) -> Counts:
             cost |= more
             total = after
         else:
-            stay.append(group)
-    return np.array(stay[::-1], dtype=np.int64)
+            stay.append(block)
+    return stay

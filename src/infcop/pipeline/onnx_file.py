@@ -35,7 +35,7 @@ class OnnxFile:
         Args:
             output: What the network gives that was exported, for the structure around its tensors.
         """
-        return _Runs(self.session(1), output)
+        return _Runs(_arranged(self.session(1), output))
 
     def weights(self) -> tuple[int, int]:
         """Return how many entries its weights have, and how many of them are not zero.
@@ -67,24 +67,35 @@ def onnx_file(file: Path, batches: Iterable[Inputs]) -> OnnxFile | str:
 
 
 class _Runs(nn.Module):
-    def __init__(self, run: Callable[[tuple[Tensor, ...]], list[Tensor]], output: Any) -> None:
+    def __init__(self, run: Callable[[Any], Any]) -> None:
         super().__init__()
         self._run = run
-        self._leaves, self._structure = pytree.tree_flatten(output)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        inputs = _tensors((args, kwargs))
-        outputs = self._run(inputs)
-        places = [at for at, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor)]
+        return self._run((args, kwargs))
+
+
+def _arranged(
+    run: Callable[[tuple[Tensor, ...]], list[Tensor]], example: Any
+) -> Callable[[Any], Any]:
+    """Return what gives the tensors of a program in the structure of an example."""
+    known, structure = pytree.tree_flatten(example)
+    places = [at for at, leaf in enumerate(known) if isinstance(leaf, Tensor)]
+
+    def arranged(inputs: Any) -> Any:
+        given = _tensors(inputs)
+        outputs = run(given)
         if len(places) != len(outputs):
             raise ExportError(
                 f"onnx: expected {len(places)} tensors, as the network gives, got {len(outputs)}; "
                 "export the network again"
             )
-        leaves = list(self._leaves)
+        leaves = list(known)
         for at, output in zip(places, outputs, strict=True):
-            leaves[at] = output.to(inputs[0].device)
-        return pytree.tree_unflatten(leaves, self._structure)
+            leaves[at] = output.to(given[0].device)
+        return pytree.tree_unflatten(leaves, structure)
+
+    return arranged
 
 
 def _tensors(inputs: Any) -> tuple[Tensor, ...]:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from infcop.collapse import compact
 from infcop.collapse.load import load_compact, packed
-from infcop.errors import ModelError
+from infcop.errors import ModelError, PruningError
 from tests.reference.collapse import Net, random_masks, without
 
 
@@ -153,6 +155,58 @@ def test_other_files_are_refused(tmp_path: Path, written: Path) -> None:
         load_compact(model, cut)
 
 
+def taken_apart(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    with safe_open(path, framework="pt") as file:
+        return {n: file.get_tensor(n) for n in file.keys()}, json.loads(file.metadata()["infcop"])  # noqa: SIM118
+
+
+def test_a_value_that_changed_is_noticed(written: Path) -> None:
+    tensors, facts = taken_apart(written)
+    for name in tensors:
+        changed = {n: t.clone() for n, t in tensors.items()}
+        changed[name].view(-1).view(torch.uint8)[0] ^= 1
+        save_file(changed, written, {"infcop": json.dumps(facts)})
+        with pytest.raises(ModelError, match=f"damaged: '{name}' has not the check sum"):
+            load_compact(convolutions(), written)
+
+
+def test_shapes_and_types_are_those_that_are_stated(written: Path) -> None:
+    tensors, facts = taken_apart(written)
+    shorter = tensors["5.weight"][:, :3].clone()
+    whole = tensors["5.weight"].to(torch.int8)
+    cases = [
+        (shorter, {}, "states that shape .6, 6, 1, 1. is left of '5.weight', got shape .6, 3"),
+        (whole, {}, "expected '5.weight' of type torch.int8, got torch.float32"),
+        (None, [[0], None, None], "does not say what is left of '5.weight'"),
+        (None, [None, [0, 1, 3, 4, 6, 8], None, None], "positions that '5.weight' has not"),
+        (None, [None, [1, 0, 3, 4, 6, 7], None, None], "positions that '5.weight' has not"),
+    ]
+    for value, kept, told in cases:
+        given = tensors if value is None else {**tensors, "5.weight": value}
+        changed = {**facts, "sha256": {n: digest(t) for n, t in given.items()}}
+        if kept:
+            changed["kept"] = {**facts["kept"], "5.weight": kept}
+        save_file(given, written, {"infcop": json.dumps(changed)})
+        with pytest.raises(ModelError, match=told):
+            load_compact(convolutions(), written)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    text = f"{tensor.dtype} {tuple(tensor.shape)}:".encode()
+    return hashlib.sha256(text + tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+def test_a_frozen_transformer_is_made_smaller() -> None:
+    """Without gradients its layer would run as one operation, which rounds otherwise."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval().requires_grad_(False)
+    masks = {"linear1.weight": without((16, 8), 0, *range(4))}
+    layer.linear1.bias.zero_()
+    small = compact(layer, masks, (torch.randn(3, 5, 8),))
+    assert small.model.linear1.weight.shape == (12, 8)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -174,3 +228,9 @@ def test_forged_facts_set_nothing_else(written: Path, change, message: str) -> N
     save_file(tensors, written, {"infcop": json.dumps({**facts, **change})})
     with pytest.raises(ModelError, match=message):
         load_compact(convolutions(), written)
+
+
+@pytest.mark.parametrize("masks", [None, [1], {"0.weight": [[True]]}])
+def test_masks_are_a_mapping_to_tensors(masks) -> None:
+    with pytest.raises(PruningError, match="expected masks as a mapping from names of parameters"):
+        compact(nn.Sequential(nn.Linear(2, 1)), masks, (torch.ones(3, 2),))

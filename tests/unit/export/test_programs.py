@@ -124,6 +124,41 @@ def test_again_the_same_bytes_nothing_said_and_no_place_of_this_machine(
     assert [place for place in places if any(place in content for content in contents)] == []
 
 
+def test_the_process_leaves_no_trace_in_a_program(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    for number in (111, 77_777):
+        monkeypatch.setattr("os.getpid", lambda number=number: number)
+        write_program(program, tmp_path / "net.pt2", manifest())
+        written.append((tmp_path / "net.pt2").read_bytes())
+    assert written[0] == written[1]
+
+
+class Shifted(nn.Module):
+    """A second input that has no examples, and as many entries as any batch may have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, shift: Tensor, x: Tensor) -> Tensor:
+        return self.linear(x) + shift.sum()
+
+
+def test_the_number_of_examples_says_which_sizes_are_free(tmp_path: Path) -> None:
+    inputs = (torch.randn(3, 2), torch.randn(7, 4))
+    program = capture(Shifted(), inputs, examples=7)
+    assert (program.fixed_batch, program.examples) == (None, 7)
+    assert write_program(program, tmp_path / "net.pt2", manifest()).batches == (7, 15)
+    shapes = [
+        [isinstance(size, int) for size in node.meta["val"].shape]
+        for node in program.exported.graph.nodes
+        if node.op == "placeholder" and node.name in program.exported.graph_signature.user_inputs
+    ]
+    assert shapes == [[True, True], [False, True]]
+
+
 def test_logging_is_as_before() -> None:
     for level in (logging.NOTSET, logging.WARNING):
         logging.disable(level)
@@ -260,8 +295,8 @@ def test_outputs_of_another_number_or_shape_are_refused() -> None:
     )
     for run in wrong:
         with pytest.raises(ExportError, match=r"gives outputs of shapes .*batch of 4"):
-            agreement(run, model, inputs, any_batch=False)
-    found = agreement(lambda given: [model(*given)], model, inputs, any_batch=True)
+            agreement(run, model, inputs, examples=4, any_batch=False)
+    found = agreement(lambda given: [model(*given)], model, inputs, examples=4, any_batch=True)
     assert (found.batches, found.difference) == ((4, 9), 0.0)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,3 +223,48 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         infcop.load_sparse(tmp_path / "nowhere")
     with pytest.raises(ExportError, match="can't be read"):
         infcop.load_sparse(tmp_path)
+
+
+def nested(depth: int) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for _ in range(depth):
+        found = {"a": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tensors", "name", "meta", "told"),
+    [
+        ({"a": torch.ones(2)}, "", {}, "expected the path of a file, got ''"),
+        ({"a": torch.ones(2)}, "a\0b", {}, "expected the path of a file"),
+        ({"a": torch.ones(2)}, 5, {}, "expected a path as text, got int"),
+        ([torch.ones(2)], "x", {}, "expected a mapping from names to tensors.*got list"),
+        ({1: torch.ones(2)}, "x", {}, "expected names of tensors as text .*got 1"),
+        ({"\ud800": torch.ones(2)}, "x", {}, "expected names of tensors as text that UTF-8"),
+        ({"a": torch.ones(2)}, "x", nested(100_000), "expected meta that JSON can hold"),
+        ({"a": torch.ones(2)}, "x", [], "expected meta that JSON can hold.*list is no mapping"),
+    ],
+)
+def test_wrong_arguments_are_told_as_such(
+    tensors: Any, name: Any, meta: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match=told):
+        infcop.save_sparse(tensors, name, meta=meta)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bound", ["1GB", -1, 1.5, True])
+def test_a_bound_is_a_number_of_bytes(bound: Any, tmp_path: Path) -> None:
+    infcop.save_sparse({}, tmp_path / "a")
+    with pytest.raises(ExportError, match="expected max_bytes as a whole number of at least 0"):
+        infcop.load_sparse(tmp_path / "a", max_bytes=bound)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ExportError, match="it is no regular file"):
+        infcop.load_sparse(tmp_path / "pipe")
+    for name in ("", "a\0b"):
+        with pytest.raises(ExportError, match="expected the path of a file"):
+            infcop.load_sparse(name)

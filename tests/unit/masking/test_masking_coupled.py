@@ -38,7 +38,11 @@ def chain(*widths: int) -> tuple[ChannelGroups, Masks]:
 
 
 def method(**changes: Any) -> MethodConfig:
-    pattern = {"kind": "coupled-channels", "normalise": changes.pop("normalise", False)}
+    pattern = {
+        "kind": "coupled-channels",
+        "normalise": changes.pop("normalise", False),
+        "multiple": changes.pop("multiple", 1),
+    }
     settings = {"name": "mine", "pattern": pattern, "scope": "global", **changes}
     return MethodConfig.model_validate(settings)
 
@@ -182,3 +186,36 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
 def test_the_pattern_needs_the_channels_of_the_model() -> None:
     with pytest.raises(PruningError, match="channel_groups"):
         build_groups(method().pattern, {}, {})
+
+
+@pytest.mark.parametrize("scope", ["global", "uniform"])
+@pytest.mark.parametrize("kept", [400, 250, 150])
+def test_widths_are_multiples_where_anything_goes(scope: str, kept: int) -> None:
+    groups, masks = chain(4, 20, 16, 3, 4)
+    draw = torch.Generator().manual_seed(2)
+    scores = {name: torch.rand(mask.shape, generator=draw) for name, mask in masks.items()}
+    how = method(scope=scope, multiple=4)
+    found = shrink_channels(scores, masks, how, kept, kept, groups, entries(masks))
+    assert found.kept <= kept
+    widths = [int(mask.any(dim=1).sum()) for mask in found.values()]
+    # Three channels are fewer than a block: they stay.
+    assert [width % 4 for width in widths[:2]] == [0, 0]
+    assert widths[2] == 3
+    assert min(widths[:2]) >= 4
+    own = slow_scores(groups, "mean", scores, masks)
+    for name, start in (("l0.weight", 0), ("l1.weight", 20)):
+        alive = found[name].any(dim=1)
+        inside = [own[start + at] for at in alive.nonzero()[:, 0].tolist()]
+        outside = [own[start + at] for at in (~alive).nonzero()[:, 0].tolist()]
+        assert not outside or min(inside) >= max(outside)
+
+
+def test_odd_widths_go_down_to_the_next_multiple_first() -> None:
+    groups, masks = chain(4, 22, 4)
+    scores = {name: torch.rand(mask.shape) for name, mask in masks.items()}
+    how = method(multiple=8)
+    widths = []
+    for kept in (170, 150, 100, 64):
+        masks = shrink_channels(scores, masks, how, kept, 64, groups, entries(masks))
+        widths.append(masks.kept // 8)
+    assert widths == [16, 16, 8, 8]

@@ -14,10 +14,11 @@ from torch import nn
 
 import infcop
 from infcop.core.footprint import Footprint
-from infcop.errors import CollapseError, ConfigError, ModelError, RunFolderError
+from infcop.errors import CollapseError, ConfigError, DataError, ModelError, RunFolderError
 from infcop.models.flops import multiply_adds
 from infcop.pipeline.compaction import compact_run
-from infcop.pipeline.footprints import timings
+from infcop.pipeline.export_run import export_run
+from infcop.pipeline.footprints import accepted, counted, timings
 from infcop.pipeline.onnx_file import onnx_file
 from infcop.pipeline.pages import load_footprint
 from infcop.pipeline.rebuild import rebuild
@@ -67,6 +68,44 @@ def inputs_only():
 
 def wider():
     return nn.Sequential(nn.Linear(6, 13), nn.ReLU(), nn.Linear(13, 2)), (torch.randn(5, 6),)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, x):
+        return {"logits": self.inner(x)}
+
+
+class NamedTask(Classification):
+    def training_step(self, model, batch):
+        return super().training_step(lambda x: model(x)["logits"], batch)
+
+    def evaluate(self, model, loader):
+        class Logits(nn.Module):
+            def forward(self, x):
+                return model(x)["logits"]
+
+        return super().evaluate(Logits(), loader)
+
+
+def named():
+    return Named(), NamedTask(batches(0, 4), batches(1, 2), batches(2, 2))
+
+
+class Five(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, x):
+        return self.inner(x.reshape(5, 6))
+
+
+def other_data():
+    return net(), Classification(batches(0, 4), batches(1, 2), batches(2, 3))
 
 
 def failing():
@@ -228,9 +267,9 @@ def test_files_elsewhere_leave_the_run_as_it_is(folder: Path, tmp_path: Path) ->
 
 def test_an_onnx_file_that_does_not_run_is_no_reason_to_fail(tmp_path: Path) -> None:
     inputs = (torch.ones(2, 3),)
-    assert "not exported yet" in onnx_file(tmp_path / "x.onnx", inputs, 2)
+    assert "not exported yet" in onnx_file(tmp_path / "x.onnx", [inputs])
     (tmp_path / "x.onnx").write_bytes(b"no network")
-    assert str(onnx_file(tmp_path / "x.onnx", inputs, 2)).startswith("not measured: onnx: ")
+    assert str(onnx_file(tmp_path / "x.onnx", [inputs])).startswith("not measured: onnx: ")
 
 
 def test_an_onnx_file_is_measured_like_the_others(
@@ -242,15 +281,20 @@ def test_an_onnx_file_is_measured_like_the_others(
         assert path == folder / "export" / "compact.onnx"
         return lambda tensors: [model(*tensors)]
 
+    weights = [torch.tensor([[0.0, 2.0]]), torch.ones(3)]
     monkeypatch.setattr("infcop.pipeline.onnx_file.onnx_session", session)
+    monkeypatch.setattr("infcop.pipeline.onnx_file.onnx_weights", lambda path: weights)
     (folder / "export").mkdir()
     (folder / "export" / "compact.onnx").write_bytes(b"12345")
     options = {"model": factory("with_task"), "timed": True, "threads": (1,)}
-    _, masked, _, onnx = compact_run(folder, **options).footprint.networks
-    assert onnx.missing is None
+    _, masked, compact, onnx = compact_run(folder, **options).footprint.networks
+    assert onnx.missing is not None
+    assert onnx.missing.startswith("activations are not measured, since onnxruntime")
     assert onnx.metrics == masked.metrics
     assert onnx.file_bytes == 5
-    assert onnx.parameters is None
+    assert (onnx.parameters, onnx.nonzero) == (5, 4)
+    assert onnx.multiply_adds == compact.multiply_adds
+    assert onnx.activation_bytes is None
     assert [(t.batch, t.threads) for t in onnx.timings] == [(1, 1), (64, 1)]
 
 
@@ -261,6 +305,7 @@ def test_an_onnx_file_is_measured_like_the_others(
         ("net_only", ModelError, "it returned Sequential$"),
         ("inputs_only", ModelError, "it returned Tensor and tuple$"),
         ("wider", ModelError, "another model than what 'compaction_factories:wider' returns"),
+        ("other_data", DataError, "run on other data: expected 40 test examples, got 60; give"),
         ("failing", ModelError, "failed when called with .*OSError: no file"),
         ("needing", ConfigError, "can't be called with .*width"),
         ("none", ConfigError, "nothing callable named 'none'"),
@@ -286,6 +331,87 @@ def test_a_device_that_is_not_there(folder: Path) -> None:
 
 
 def test_damaged_numbers_are_explained(folder: Path) -> None:
-    (folder / "compact.json").write_text('{"networks": 3}')
-    with pytest.raises(RunFolderError, match="is damaged, or a newer infcop wrote it"):
-        load_footprint(RunStore(folder))
+    cases = {
+        '{"networks": 3}': "it has no schema_version. Write it again with 'infcop compact",
+        "[]": "it has no schema_version",
+        '{"schema_version": true}': "it has no schema_version",
+        '{"schema_version": 1, "networks": 3}': "is damaged: ",
+        "{": "can't be read",
+        '{"schema_version": 2, "networks": [], "layers": []}': (
+            "written by a newer infcop .version 2, this one reads up to 1.; upgrade infcop"
+        ),
+    }
+    for text, told in cases.items():
+        (folder / "compact.json").write_text(text)
+        with pytest.raises(RunFolderError, match=told):
+            load_footprint(RunStore(folder))
+
+
+def test_an_onnx_file_keeps_the_structure_of_the_outputs(tmp_path: Path, finished) -> None:
+    import compaction_factories as factories
+
+    infcop.search(*factories.named(), run_dir=tmp_path / "run", **SETTINGS)
+    export_run(tmp_path / "run", "onnx", model=factory("named"))
+    found = compact_run(tmp_path / "run", model=factory("named")).footprint
+    _, _, compact, onnx = found.networks
+    assert onnx.metrics == pytest.approx(compact.metrics)
+    assert (onnx.parameters, onnx.nonzero) == (compact.parameters, compact.nonzero)
+
+
+def test_a_failure_of_the_onnx_row_stops_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "infcop.pipeline.onnx_file.onnx_session", lambda path, threads: lambda tensors: []
+    )
+    monkeypatch.setattr("infcop.pipeline.onnx_file.onnx_weights", lambda path: [])
+    (folder / "export").mkdir()
+    (folder / "export" / "compact.onnx").write_bytes(b"12345")
+    found = compact_run(folder, model=factory("with_task"), timed=True, threads=(1,)).footprint
+    missing = found.networks[3].missing
+    assert missing is not None
+    assert "not measured: ExportError: onnx: expected 1 tensors, as the network gives" in missing
+    assert found.networks[2].timings
+    assert not found.networks[3].timings
+
+
+def test_a_network_of_one_batch_size_is_measured_on_its_own(finished) -> None:
+    import compaction_factories as factories
+
+    model, inputs = factories.Five().eval(), (torch.randn(5, 6),)
+    assert list(accepted([model, factories.net()], inputs, 5)) == [5]
+    assert list(accepted([factories.net()], inputs, 5)) == [1, 64]
+    assert list(accepted([], inputs, 5)) == [1, 64]
+    options = {"threads": (1,), "repeats": 2, "seconds": 0.0}
+    assert [t.batch for t in timings({"dense": model}, inputs, 5, **options)["dense"]] == [5]
+    row = counted("dense", model, inputs, 5, single=inputs, metrics={})
+    assert row.activation_bytes == 5 * 2 * 12 * 4
+    assert row.multiply_adds == 184
+
+
+def test_nothing_is_written_where_measuring_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ModelError("no")
+
+    monkeypatch.setattr("infcop.pipeline.compaction.counted", fails)
+    with pytest.raises(ModelError, match="no"):
+        compact_run(folder, model=factory("with_task"))
+    assert not (folder / "export").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_names_its_option(folder: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"^--out: can't write to .*choose another with --out"):
+        compact_run(folder, model=factory("with_inputs"), out=folder / "record.json")
+
+
+def test_layers_of_transformers_hide_no_activations() -> None:
+    """Twice the inner width is seen: before the activation function and behind it."""
+    sizes = []
+    for width in (512, 1024):
+        layer = nn.TransformerEncoderLayer(8, 2, width, batch_first=True).eval()
+        row = counted("dense", layer, (torch.ones(3, 5, 8),), 3, single=(torch.ones(1, 5, 8),),
+                      metrics={})  # fmt: skip
+        sizes.append(row.activation_bytes)
+    assert sizes[1] - sizes[0] == 2 * 5 * 512 * 4

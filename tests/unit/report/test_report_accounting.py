@@ -215,3 +215,10 @@ def test_few_short_names_stand_on_the_axis() -> None:
     plot = removed_figure(make_footprint(layers=60)).plot
     assert re.fullmatch(r"1", plot.layout.xaxis.ticktext[0])
     assert len(plot.layout.xaxis.ticktext) <= 12
+
+
+def test_a_model_that_is_one_layer_has_a_name() -> None:
+    figure = removed_figure(make_footprint(layers=2, name=""))
+    assert "The model keeps the smallest part of its units" in figure.finding
+    assert list(figure.plot.layout.xaxis.ticktext) == ["the model", "the model"]
+    assert figure.plot.data[1].hovertext[1].startswith("the model<br>")
