@@ -4,10 +4,10 @@
     python -m benchmarks.compact --summary   tables and figures from the committed results
 
 ``structured``: networks with channels removed to half of their FLOPs at most.
-``latency_ratio_NETWORK`` is the time of the compact network over that of the dense one, batch 64 and
-all threads, where all layers keep the same part in multiples of 8 channels; ``..._multiples_of_N``
-for others. ``..._80`` is with 80 % of the channels removed. How networks are trained doesn't matter
-to their time; ``..._search_SCOPE`` is after a search with ``one-shot``.
+``latency_ratio_NETWORK`` is the time of the compact network over that of the dense one, batch 64
+and all threads, where all layers keep the same part in multiples of 8 channels;
+``..._multiples_of_N`` for others. ``..._80`` is with 80 % of the channels removed. How networks are
+trained doesn't matter to their time; ``..._search_SCOPE`` is after a search with ``one-shot``.
 
 ``torch-pruning``: half of the channels of every group removed by both. ``params_vs_torch_pruning``,
 ``flops_...`` and ``difference_...`` are the worst of all networks that both handle,
@@ -69,9 +69,6 @@ def file_of(part: str, folder: Path = RESULTS) -> Path:
 
 def _structured(cells: Cells, work: Path, quick: bool) -> None:
     repeats = 2 if quick else 5
-    for scope in _SCOPES:
-        search = partial(by_search, "resnet-20", scope, flops=0.5, work=work, quick=quick)
-        cells.add(f"search resnet-20 {scope}", partial(search, repeats=repeats))
     for name in ("resnet-20",) if quick else ("resnet-20", "vgg-16", "resnet-18"):
         network = image_network(name, *ZOO_IMAGES[name])
         for multiple in (1, 8) if quick else (1, 8, 16):
@@ -79,13 +76,16 @@ def _structured(cells: Cells, work: Path, quick: bool) -> None:
             cells.add(f"widths {name} flops-{multiple}", partial(keep, flops=0.5))
             if name == "vgg-16":
                 cells.add(f"widths {name} channels-{multiple}", partial(keep, channels=0.2))
+    for scope in _SCOPES:
+        search = partial(by_search, "resnet-20", scope, flops=0.5, work=work, quick=quick)
+        cells.add(f"search resnet-20 {scope}", partial(search, repeats=repeats))
 
 
 def _torch_pruning(cells: Cells, work: Path, quick: bool) -> None:
     known = known_networks()
     chosen = ("lenet-5", "resnet-20", "BERT", "GPT-2") if quick else tuple(known)
     for name in chosen:
-        times = {"repeats": 2 if quick else 6, "copies": 2 if quick else 5}
+        times = {"repeats": 2 if quick else 5, "copies": 1 if quick else 3}
         cells.add(name, partial(beside_torch_pruning, known[name], batch=16, **times))
 
 

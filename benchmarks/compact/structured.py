@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from infcop.core.mask import Masks
 from infcop.core.method import MethodConfig
 from infcop.core.pattern import CoupledChannels
 from infcop.masking.coupled import channel_scores
-from infcop.masking.groups import Groups
+from infcop.masking.prune import shrink
 from infcop.models.flops import multiply_adds
 from infcop.models.prunable import find_prunable
 from infcop.pipeline.sizing import groups_for
@@ -65,26 +66,28 @@ def by_width(
         network: The network.
         repeats: Pairs of times.
         multiple: Of what the numbers of channels are multiples.
-        flops: The part of the multiply-adds that is left at most.
+        flops: The part of the multiply-adds that is left at most; scope "uniform" then prunes.
         channels: The part of the channels that is left; one of both is given.
     """
     model, inputs = network.build(), network.inputs(_FEW)
     prunable = find_prunable(model)
-    method = MethodConfig(name="by-width", pattern=CoupledChannels(), scope="uniform")
+    method = MethodConfig(
+        name="by-width", pattern=CoupledChannels(multiple=multiple), scope="uniform"
+    )
     config = SearchConfig(method=method, density_in="flops")
     groups = groups_for(model, prunable, config, inputs, _FEW)
     full = Masks.full(prunable.shapes)
     scores = {name: model.get_parameter(name).detach().abs() for name in prunable.names}
-    assert groups.channels is not None
-    order = torch.from_numpy(channel_scores(groups.channels, "mean", scores, full))
-    parts = (step / 1000 for step in range(999, 0, -1)) if channels is None else (channels,)
-    for part in parts:
-        masks = _narrowed(groups.channels, order, part, multiple, full)
-        if flops is None or _part_left(groups, masks) <= flops:
-            break
+    if flops is not None:
+        kept = math.ceil(flops * full.total)
+        masks = shrink(scores, full, method, kept, groups=groups, target_kept=kept)
+    else:
+        assert groups.channels is not None
+        assert channels is not None
+        order = torch.from_numpy(channel_scores(groups.channels, "mean", scores, full))
+        masks = _narrowed(groups.channels, order, channels, multiple, full)
     small = compact(model, masks, inputs).model
-    found = _measured(model, small, network.inputs(BATCH), repeats)
-    return {"multiple": multiple, "part": part, **found}
+    return {"multiple": multiple, **_measured(model, small, network.inputs(BATCH), repeats)}
 
 
 def _narrowed(
@@ -94,14 +97,9 @@ def _narrowed(
     removed = torch.zeros(groups.count, dtype=torch.bool)
     for label in range(int(groups.classes.max()) + 1):
         own = (groups.classes == label).nonzero()[:, 0]
-        kept = round(part * len(own) / multiple) * multiple
-        kept = min(max(kept, multiple), len(own))
+        kept = min(max(round(part * len(own) / multiple) * multiple, multiple), len(own))
         removed[own[scores[own].argsort()[: len(own) - kept]]] = True
     return groups.without(removed, full)
-
-
-def _part_left(groups: Groups, masks: Masks) -> float:
-    return groups.counted(masks) / masks.total
 
 
 def _measured(dense: nn.Module, small: nn.Module, inputs: Any, repeats: int) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_every_rewind_and_optimiser(
     ("make", "pattern", "changes"),
     [
         (Residual, "coupled-channels", {"training": SGD}),
-        (Residual, "coupled-channels", {"training": ADAMW, "density_in": "flops", "density": 0.3}),
+        (Residual, "coupled-channels", {"training": ADAMW, "density_in": "flops", "density": 0.32}),
         (Attentive, "heads", {"training": ADAMW, "density": 0.7}),
         (Residual, "unstructured", {"density": 0.02, "levels": {"evaluate": "ends"}}),
     ],

@@ -274,7 +274,7 @@ def test_failures_have_an_exit_code(cli: Cli) -> None:
     changes = {"methods": {"lth": failing}, "seeds": [0], "densities": [0.4]}
     code, out, err = cli(settings_with(**changes), "--workers", "1", "--quiet")
     assert (code, err) == (3, "")
-    assert "failed: digits, lth, seed 0, all, " in out
+    assert "failed: digits, lth, seed 0, 40 %" in out
 
 
 def test_an_interruption_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
