@@ -12,52 +12,58 @@ from infcop.collapse.near import TOLERANCE, largest, near, unlike
 from infcop.collapse.plan import Plan, sliced
 from infcop.core.mask import Masks
 
-__all__ = ["buffers_unlike", "measured_unlike"]
+__all__ = ["Surviving", "buffers_unlike", "measured_unlike"]
 
 
-def measured_unlike(
-    expected: Measured, found: Measured, masks: Masks, plan: Plan, dtype: torch.dtype
-) -> str | None:
+class Surviving:
+    """The entries of gradients that are neither removed nor pruned.
+
+    Args:
+        masks: What survives of the parameters of the masked network, by name.
+        plan: What the smaller one keeps.
+    """
+
+    def __init__(self, masks: Masks, plan: Plan) -> None:
+        self._masks = masks
+        self._plan = plan
+
+    def of_masked(self, name: str, gradient: Tensor) -> Tensor:
+        """Pick them from a gradient of the masked network."""
+        return self.of_small(name, sliced(gradient, self._plan.kept[name]))
+
+    def of_small(self, name: str, gradient: Tensor) -> Tensor:
+        """Pick them from a gradient of the smaller network."""
+        if name not in self._masks:
+            return gradient
+        return gradient[sliced(self._masks[name], self._plan.kept[name])]
+
+
+def measured_unlike(expected: Measured, found: Measured, dtype: torch.dtype) -> str | None:
     """Say how outputs or gradients differ; None if they do not.
 
     Args:
-        expected: Those of the masked network.
+        expected: Those of the masked network, the gradients at entries that survive.
         found: Those of the smaller one.
-        masks: What survives of the parameters of the masked network, by name.
-        plan: What the smaller one keeps.
         dtype: The precision of both.
     """
     tolerance = TOLERANCE[dtype]
     difference = unlike(expected.outputs, found.outputs, tolerance)
     if difference:
         return difference
-    most = max(largest([one]) for one, _ in _pairs(expected, found, masks, plan))
-    for one, other in _pairs(expected, found, masks, plan):
+    most = max(largest([one]) for one, _ in _pairs(expected, found))
+    for one, other in _pairs(expected, found):
         if not near(one, other, tolerance * most):
             return "its gradients differ"
     return None
 
 
-def _pairs(
-    expected: Measured, found: Measured, masks: Masks, plan: Plan
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield gradients at the entries that are neither removed nor pruned.
-
-    One after the other: copies of all would take much memory.
-    """
+def _pairs(expected: Measured, found: Measured) -> Iterator[tuple[Tensor, Tensor]]:
     zero = torch.zeros(())
     yield zero, zero
-    for one, other in zip(expected.by_input, found.by_input, strict=True):
+    pairs = [*zip(expected.by_input, found.by_input, strict=True)]
+    pairs += [(one, found.by_parameter[name]) for name, one in expected.by_parameter.items()]
+    for one, other in pairs:
         yield zero if one is None else one, zero if other is None else other
-    for name, gradient in expected.by_parameter.items():
-        kept = plan.kept[name]
-        mask = sliced(masks[name], kept) if name in masks else None
-        before = zero if gradient is None else sliced(gradient, kept)
-        given = found.by_parameter[name]
-        after = zero if given is None else given
-        if mask is not None:
-            before, after = before.where(mask, 0.0), after.where(mask, 0.0)
-        yield before, after
 
 
 def buffers_unlike(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +32,16 @@ class Measured:
     by_parameter: dict[str, Tensor | None]
 
 
-def measured(model: nn.Module, arguments: Any) -> Measured:
+def measured(
+    model: nn.Module, arguments: Any, take: Callable[[str, Tensor], Tensor] | None = None
+) -> Measured:
     """Run a network forwards and backwards; nothing is left on it.
 
     Args:
         model: The network, in evaluation mode.
         arguments: Positional and keyword arguments; they are copied.
+        take: What to keep of the gradient by a parameter, given its name and the gradient. Each is
+            let go before the next is there, so that all of them never take memory at once.
 
     Raises:
         CollapseError: It returns something that can't be compared.
@@ -54,9 +58,12 @@ def measured(model: nn.Module, arguments: Any) -> Measured:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter.is_floating_point()
     }
-    everything = [*inputs, *parameters.values()]
-    gradients: list[Tensor | None] = [None] * len(everything)
-    with torch.enable_grad(), warnings.catch_warnings():
+    by_parameter: dict[str, Tensor | None] = dict.fromkeys(parameters)
+    with (
+        torch.enable_grad(),
+        _handed_over(parameters, take or _as_it_is, by_parameter),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         args, kwargs = pytree.tree_map(_cloned, leaves)
         outputs = _tensors_of(model(*args, **kwargs))
@@ -67,10 +74,45 @@ def measured(model: nn.Module, arguments: Any) -> Measured:
             if output.requires_grad:
                 weights = torch.randn(output.shape, generator=generator, dtype=torch.float64)
                 total = total + (output.double() * weights).sum()
+        everything = [*inputs, *parameters.values()]
         if everything and total.requires_grad:
-            gradients = list(torch.autograd.grad(total, everything, allow_unused=True))
-    by_parameter = dict(zip(parameters, gradients[len(inputs) :], strict=True))
-    return Measured([x.detach() for x in outputs], gradients[: len(inputs)], by_parameter)
+            torch.autograd.backward(total, inputs=everything)
+    return Measured([x.detach() for x in outputs], [x.grad for x in inputs], by_parameter)
+
+
+def _as_it_is(_: str, gradient: Tensor) -> Tensor:
+    return gradient
+
+
+@contextmanager
+def _handed_over(
+    parameters: Mapping[str, nn.Parameter],
+    take: Callable[[str, Tensor], Tensor],
+    found: dict[str, Tensor | None],
+) -> Iterator[None]:
+    """Put what is taken of each gradient into ``found`` as soon as it is there."""
+
+    def hand_over(name: str) -> Callable[[Tensor], None]:
+        def done(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                taken, before = take(name, parameter.grad), found[name]
+                # A checkpoint that goes backwards on its own brings a gradient in parts.
+                found[name] = taken if before is None else before + taken
+                parameter.grad = None
+
+        return done
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(hand_over(name))  # type: ignore[no-untyped-call]
+        for name, parameter in parameters.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in parameters.values():
+            parameter.grad = None
 
 
 def _leaf(argument: Any) -> Any:

@@ -14,7 +14,16 @@ from infcop.collapse.sizes import alone, resized, uneven
 from infcop.errors import CollapseError
 from infcop.models.in_the_open import layers_in_parts
 
-__all__ = ["Resized", "Run", "in_float64", "random_run", "sound", "taken", "taken_uneven"]
+__all__ = [
+    "Forwards",
+    "Run",
+    "forwards",
+    "in_float64",
+    "random_run",
+    "sound",
+    "taken",
+    "taken_uneven",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +45,8 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Resized(Run):
-    """Inputs of another size, on which outputs alone are compared.
+class Forwards(Run):
+    """Inputs on which outputs alone are compared.
 
     Attributes:
         outputs: What the masked network gives.
@@ -64,13 +73,21 @@ def in_float64(model: nn.Module, runs: Sequence[Run]) -> list[Run]:
         Run(run.what, torch.float64, in_precision(run.arguments, torch.float64)) for run in runs
     ]
     try:
-        measured(model, wide[0].arguments)
+        measured(model, wide[0].arguments, _nothing)
     except RuntimeError:  # some models make tensors of float32 on their way
         return []
     return wide
 
 
-def taken(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[Resized]:
+def forwards(model: nn.Module, runs: Sequence[Run]) -> list[Forwards]:
+    """Return the same runs to compare outputs on, and no gradients."""
+    return [
+        Forwards(run.what, run.dtype, run.arguments, outputs_of(model, run.arguments))
+        for run in runs
+    ]
+
+
+def taken(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[Forwards]:
     """Run a network on inputs of other sizes, as far as it takes them."""
     runs = []
     for choices in resized(arguments):
@@ -81,7 +98,7 @@ def taken(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[Resized]
     return runs
 
 
-def taken_uneven(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[Resized]:
+def taken_uneven(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[Forwards]:
     """Run a network on inputs of sizes that do not divide alike, as far as it takes them.
 
     One example is enough where the network takes a batch of 1.
@@ -91,7 +108,7 @@ def taken_uneven(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[R
     return [run for run in found if run is not None]
 
 
-def _run(model: nn.Module, dtype: torch.dtype, what: str, arguments: Any) -> Resized | None:
+def _run(model: nn.Module, dtype: torch.dtype, what: str, arguments: Any) -> Forwards | None:
     """Run a network; return nothing if it fails or its outputs are not finite."""
     try:
         outputs = outputs_of(model, arguments)
@@ -99,14 +116,14 @@ def _run(model: nn.Module, dtype: torch.dtype, what: str, arguments: Any) -> Res
         return None
     if not all(bool(output.isfinite().all()) for output in outputs):
         return None
-    return Resized(what, dtype, arguments, outputs)
+    return Forwards(what, dtype, arguments, outputs)
 
 
 def sound(model: nn.Module, arguments: Any) -> None:
     """Measure a network, and see to it that what it gives can be compared."""
     try:
         with layers_in_parts():  # with gradients they run so, without them they need not
-            found, again = measured(model, arguments), outputs_of(model, arguments)
+            found, again = measured(model, arguments, _nothing), outputs_of(model, arguments)
     except CollapseError:
         raise
     except Exception as error:
@@ -125,3 +142,7 @@ def sound(model: nn.Module, arguments: Any) -> None:
                 "compact: expected the same outputs for the same inputs, but two runs differ; the "
                 "model draws random numbers or keeps a state in evaluation mode: make it not do so"
             )
+
+
+def _nothing(_: str, gradient: Tensor) -> Tensor:
+    return gradient.new_empty(0)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from infcop.collapse.copies import lean_copy
-from infcop.collapse.differences import buffers_unlike, measured_unlike
+from infcop.collapse.differences import Surviving, buffers_unlike, measured_unlike
 from infcop.collapse.measure import Measured, measured, outputs_of
 from infcop.collapse.plan import Plan
 from infcop.collapse.runs import Run
@@ -47,6 +47,7 @@ class Training:
             small: The smaller one.
             plan: What it keeps.
         """
+        surviving = Surviving(self._masks, plan)
         done = []
         dropped = False
         for run in self._runs:
@@ -55,21 +56,21 @@ class Training:
                 dropped = _without_dropout(network)
             try:
                 expected, again = (
-                    _seeded(one, run.arguments, seed)
+                    _seeded(one, run.arguments, seed, surviving.of_masked)
                     for one, seed in zip(networks[:2], _SEEDS, strict=True)
                 )
             except Exception as error:
                 self.said = f"not in training mode, where the network fails: {_first_line(error)}"
                 return None
             try:
-                found = _seeded(networks[2], run.arguments, 0)
+                found = _seeded(networks[2], run.arguments, 0, surviving.of_small)
             except Exception as error:
                 return f"it fails in training mode: {error}"
             unclear = _incomparable(expected, again)
             if unclear:
                 self.said = f"not in training mode, where {unclear}; the smaller network runs there"
                 return None
-            difference = measured_unlike(expected, found, self._masks, plan, run.dtype)
+            difference = measured_unlike(expected, found, run.dtype)
             difference = difference or buffers_unlike(networks[0], networks[2], plan, run.dtype)
             if difference:
                 return f"{difference} in training mode"
@@ -104,9 +105,11 @@ def fails_to_train(large: nn.Module, small: nn.Module, arguments: Any) -> str | 
     return None
 
 
-def _seeded(model: nn.Module, arguments: Any, seed: int) -> Measured:
+def _seeded(
+    model: nn.Module, arguments: Any, seed: int, take: Callable[[str, Tensor], Tensor]
+) -> Measured:
     torch.manual_seed(seed)
-    return measured(model, arguments)
+    return measured(model, arguments, take)
 
 
 def _without_dropout(model: nn.Module) -> bool:

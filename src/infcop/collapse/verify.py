@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from infcop.collapse.copies import lean_copy
-from infcop.collapse.differences import measured_unlike
+from infcop.collapse.differences import Surviving, measured_unlike
 from infcop.collapse.measure import Measured, followed, in_precision, measured, outputs_of
 from infcop.collapse.near import TOLERANCE, unlike
 from infcop.collapse.plan import Plan
 from infcop.collapse.runs import (
-    Resized,
+    Forwards,
     Run,
+    forwards,
     in_float64,
     random_run,
     sound,
@@ -50,7 +51,9 @@ class Reference:
     """What a masked network gives for the example inputs, for random ones, and for other sizes.
 
     A network in float32 is run in float64 too, if it can be: what is right up to rounding is then
-    told from what is wrong.
+    told from what is wrong. Gradients are then compared in float64 alone. In float32 those of one
+    and the same network are off by percents where rounding decides which side of a ReLU or which
+    position of a maximum is taken.
 
     Args:
         model: The network, with masked weights, in evaluation mode.
@@ -74,15 +77,17 @@ class Reference:
         sound(lean_copy(model), arguments)
         runs = [Run("the example inputs", self._own, arguments)]
         runs += random_run(lean_copy(model), self._own, arguments)
+        self._runs: list[Run] = runs
         if self._own != torch.float64:
-            # First, since its failures say more.
-            runs = [*in_float64(lean_copy(model, torch.float64), runs), *runs]
-        self._runs = runs
-        self._widest = runs[0].dtype
+            wide = in_float64(lean_copy(model, torch.float64), runs)
+            if wide:
+                # First, since its failures say more.
+                self._runs = [*wide, *forwards(lean_copy(model), runs)]
+        self._widest = self._runs[0].dtype
         self._arguments = in_precision(arguments, self._widest)
         self._resized = taken(lean_copy(model, self._widest), self._widest, self._arguments)
-        self._uneven: list[Resized] | None = None
-        widest = [run for run in runs if run.dtype == self._widest]
+        self._uneven: list[Forwards] | None = None
+        widest = [run for run in self._runs if run.dtype == self._widest]
         self._training = Training(masks, widest) if trains else None
 
     def verified(self, small: nn.Module, plan: Plan) -> tuple[str, ...]:
@@ -126,7 +131,7 @@ class Reference:
                     return Failure(reason)
         return None
 
-    def _in_other_sizes(self, plan: Plan) -> list[Resized]:
+    def _in_other_sizes(self, plan: Plan) -> list[Forwards]:
         """Return what to compare outputs on; more where constants are folded.
 
         Padding to a multiple of something is not in the graph where the example needs none.
@@ -141,29 +146,33 @@ class Reference:
     def _differs(self, run: Run, large: nn.Module, small: nn.Module, plan: Plan) -> Failure | None:
         """Compare on some inputs."""
         entered: list[str] = []
-        tolerance = TOLERANCE[run.dtype]
+        surviving = Surviving(self._masks, plan)
         try:
             with followed(small) as entered:
-                if isinstance(run, Resized):
+                if isinstance(run, Forwards):
                     outputs = outputs_of(small, run.arguments)
                 else:
-                    found = measured(small, run.arguments)
+                    found = measured(small, run.arguments, surviving.of_small)
         except Exception as error:
             return Failure(f"it fails: {error}", entered[-1] if entered else "")
-        if isinstance(run, Resized):
-            difference = unlike(run.outputs, outputs, tolerance)
-            return Failure(f"{difference} with {run}") if difference else None
-        expected = self._expected(run, large)
-        difference = measured_unlike(expected, found, self._masks, plan, run.dtype)
-        name = str(run.dtype).removeprefix("torch.")
-        return Failure(f"{difference} in {name}") if difference else None
+        if isinstance(run, Forwards):
+            difference = unlike(run.outputs, outputs, TOLERANCE[run.dtype])
+        else:
+            difference = measured_unlike(self._expected(run, large, surviving), found, run.dtype)
+        return Failure(f"{difference} with {run}") if difference else None
 
-    def _expected(self, run: Run, large: nn.Module) -> Measured:
+    def _expected(self, run: Run, large: nn.Module, surviving: Surviving) -> Measured:
         """Measure the masked network, once if what it gives is small."""
-        if run in self._given:
-            return self._given[run]
-        found = measured(large, run.arguments)
-        gradients = [x for x in found.by_parameter.values() if x is not None]
-        if sum(x.numel() * x.element_size() for x in gradients) <= _KEPT:
-            self._given[run] = found
-        return found
+        if sum(p.numel() * p.element_size() for p in large.parameters()) > _KEPT:
+            return measured(large, run.arguments, surviving.of_masked)
+        if run not in self._given:
+            self._given[run] = measured(large, run.arguments)
+        found = self._given[run]
+        return Measured(
+            found.outputs,
+            found.by_input,
+            {
+                name: None if gradient is None else surviving.of_masked(name, gradient)
+                for name, gradient in found.by_parameter.items()
+            },
+        )

@@ -44,7 +44,7 @@ def test_what_differs_is_refused() -> None:
 
     failure = reference.refuses(off_by(1e-9), keep)
     assert failure is not None
-    assert failure.reason == "its outputs differ in float64"
+    assert failure.reason == "its outputs differ with the example inputs in float64"
     assert failure.place is None
 
 
@@ -59,7 +59,7 @@ def test_gradients_that_differ_are_refused() -> None:
 
     failure = reference.refuses(build, everything(given))
     assert failure is not None
-    assert failure.reason == "its gradients differ in float64"
+    assert failure.reason == "its gradients differ with the example inputs in float64"
 
 
 def test_the_module_that_fails_is_named() -> None:
@@ -82,7 +82,7 @@ def test_other_shapes_are_refused() -> None:
     reference = Reference(given, Masks({}), ((torch.randn(6, 3),), {}))
     failure = reference.refuses(lambda m: copy.deepcopy(m)[:2], everything(given))
     assert failure is not None
-    assert failure.reason == "its outputs have other shapes in float64"
+    assert failure.reason == "its outputs have other shapes with the example inputs in float64"
 
 
 def test_a_model_that_can_only_run_in_float32() -> None:
