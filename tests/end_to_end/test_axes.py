@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 import infcop
-from infcop.errors import ConfigError, InfcopWarning, LayerCollapseError, PruningError
+from infcop.core.mask import Masks
+from infcop.errors import (
+    ConfigError,
+    InfcopWarning,
+    LayerCollapseError,
+    NoEffectWarning,
+    PruningError,
+)
+from infcop.pipeline.store import load_record
 from tests.end_to_end.conftest import SHORT, Interrupting, Search, Unplugged, toy_model, toy_task
 from tests.end_to_end.test_search import same_tensors, without_time
 
@@ -81,18 +89,18 @@ def test_excluded_layers_stay_dense(search: Search) -> None:
 
 
 def test_an_early_bird_stops_the_dense_training(search: Search) -> None:
-    start = {"kind": "early-bird", "distance": 0.9, "window": 2}
+    start = {"kind": "early-bird", "distance": 0.5, "window": 2}
     result = search(method={"name": "early-bird", "start": start}, dense={"passes": 6})
     dense = result.record.dense
     assert dense.stopped_by is not None
-    assert dense.stopped_by.evidence["distance"] <= 0.9
+    assert dense.stopped_by.evidence["distance"] <= 0.5
     assert dense.readings[-1].passes == 2
     assert dense.readings[-1].main is not None
     assert result.outcome.dense == {}
 
 
 def test_the_mask_that_settled_is_the_one_that_is_drawn(search: Search) -> None:
-    start = {"kind": "early-bird", "distance": 0.9, "window": 2}
+    start = {"kind": "early-bird", "distance": 0.5, "window": 2}
     method = {"name": "early-bird", "score": "fisher", "start": start}
     result = search(method=method, dense={"passes": 6}, probe_examples=32)
     dense, first = result.record.dense, result.record.levels[0]
@@ -101,6 +109,32 @@ def test_the_mask_that_settled_is_the_one_that_is_drawn(search: Search) -> None:
     assert scored > 0
     assert first.readings[0].cost.measuring_gradient == 0
     assert dense.cost == sum((reading.cost for reading in dense.readings), type(dense.cost)())
+
+
+def test_a_distance_that_any_masks_keep_to_is_warned_of(search: Search) -> None:
+    start = {"kind": "early-bird", "distance": 0.61, "window": 2}
+    with pytest.warns(NoEffectWarning, match="differ in at most 60.0% of them"):
+        result = search(method={"name": "early-bird", "start": start}, dense={"passes": 6})
+    assert result.record.dense.stopped_by is not None
+    assert result.record.warnings[0].endswith("set a distance below 0.6")
+
+
+def test_scores_that_come_to_nothing_are_paid_for(
+    search: Search, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Masks that would empty a layer are none, but their scores were computed."""
+    start = {"kind": "early-bird", "distance": 0.01, "window": 3}
+    method = {"name": "early-bird", "score": "fisher", "start": start}
+    settings: dict[str, Any] = {"dense": {"passes": 3}, "probe_examples": 32}
+    paid = search(method=method, **settings).record.dense.cost.measuring_gradient
+
+    def emptying(*_: Any, **__: Any) -> Masks:
+        raise LayerCollapseError("shrink: a layer would lose all")
+
+    monkeypatch.setattr("infcop.pipeline.pruning.shrink", emptying)
+    with pytest.raises(LayerCollapseError):
+        search(method=method, **settings, run_dir=tmp_path / "emptying")
+    assert load_record(tmp_path / "emptying").dense.cost.measuring_gradient == paid > 0
 
 
 def test_an_early_bird_that_never_settles_trains_to_the_end(search: Search) -> None:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -229,6 +230,39 @@ def test_a_result_exports_itself(infcop_: Infcop) -> None:
     assert torch.allclose(loaded(inputs), result.model(inputs), atol=1e-6)
     (elsewhere,) = result.export("state-dict", out="mine")
     assert elsewhere.path == Path("mine/masked.state.pt")
+
+
+def test_a_result_knows_how_many_examples_its_inputs_hold(infcop_: Infcop) -> None:
+    """The first input is no batch; the batch size is free all the same."""
+
+    class Weighted(nn.Sequential):
+        def forward(self, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            table, inputs = pair
+            hidden: torch.Tensor = super().forward(inputs * table.sum(0))
+            return hidden
+
+    class Beside(infcop.Classification):
+        def inputs(self, batch: Any) -> Any:
+            return (batch[0],)
+
+        def batch_size(self, batch: Any) -> int:
+            return len(batch[1])
+
+    inputs, table = torch.randn(20, 4), torch.rand(7, 4)
+    task = Beside(*[[((table, inputs), (inputs.sum(1) > 0).long())]] * 2)
+    result = infcop.search(
+        Weighted(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)),
+        task,
+        run_dir="runs/table",
+        density=0.5,
+        method={"name": "lth", "schedule": {"remove": 0.5}},
+        dense={"passes": 1},
+        levels={"max_passes": 1},
+        final={"passes": 0},
+    )
+    (program,) = result.export("torch-export")
+    loaded = torch.export.load(program.path).module()
+    assert torch.allclose(loaded((table, inputs[:5])), result.model((table, inputs[:5])), atol=1e-6)
 
 
 CASES: dict[str, tuple[list[str], str]] = {

@@ -8,11 +8,10 @@ from __future__ import annotations
 from itertools import combinations
 
 from infcop.core.records import Reading, StopDecision, StopReason
-from infcop.errors import LayerCollapseError
 from infcop.pipeline.context import Run, add_reading, reached
 from infcop.pipeline.events import step_events
 from infcop.pipeline.marks import dense_marks, dense_reads, reference_place
-from infcop.pipeline.pruning import next_masks
+from infcop.pipeline.pruning import trial_masks
 from infcop.pipeline.reading import train_and_read, with_halves, with_metrics
 from infcop.pipeline.wanted import wants_halves
 from infcop.rewinding.policy import snapshot_place
@@ -73,12 +72,8 @@ def _mask_has_settled(run: Run) -> bool:
     start, dense = run.config.method.start, run.record.dense
     if start.kind != "early-bird":
         return False
-    try:
-        masks, cost = next_masks(run, run.next_stop_kept)
-    except LayerCollapseError:
-        run.history = []
-        return False
-    run.history = [*run.history[1 - start.window :], masks]
+    masks, cost = trial_masks(run, run.next_stop_kept)
+    run.history = [] if masks is None else [*run.history[1 - start.window :], masks]
     pairs = combinations(run.history, 2)
     distance = max((one.differing(other) / one.total for one, other in pairs), default=0.0)
     settled = len(run.history) == start.window and distance <= start.distance

@@ -34,6 +34,7 @@ from infcop.export.tensors import Plain, plain
 from infcop.export.weights import write_safetensors, write_state_dict
 from infcop.export.writing import write_whole
 from infcop.models.calling import Inputs
+from infcop.pipeline.settings import MAY_CHANGE
 from infcop.pipeline.surroundings import versions
 
 __all__ = ["Exported", "Source", "export_files", "formats_of", "settings_sha256"]
@@ -46,9 +47,6 @@ _ENDINGS: dict[Format, str] = {
     "state-dict": ".state.pt",
 }
 _PROGRAMS: tuple[Format, ...] = ("onnx", "torch-export")
-
-_ELSEWHERE = {"data": ("dir",), "execution": ("checkpoint_seconds", "device", "threads")}
-"""Settings that say where and how fast, and change nothing."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def settings_sha256(config: Mapping[str, Any]) -> str:
         True
     """
     kept = {
-        key: {k: v for k, v in value.items() if k not in _ELSEWHERE.get(key, ())}
+        key: {k: v for k, v in value.items() if f"{key}.{k}" not in MAY_CHANGE}
         if isinstance(value, Mapping)
         else value
         for key, value in config.items()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from infcop.core.mask import Masks
 from infcop.core.records import Cost, LevelRecord, Reading, StopDecision
-from infcop.errors import LayerCollapseError, NoEffectWarning
+from infcop.errors import NoEffectWarning
 from infcop.masking.prune import emptied, pruned_norm
 from infcop.pipeline.collapsing import collapsed
 from infcop.pipeline.context import Run
@@ -14,7 +14,7 @@ from infcop.pipeline.dense import go_back
 from infcop.pipeline.events import step_events
 from infcop.pipeline.marks import level_marks
 from infcop.pipeline.masks_for_size import masks_for_size
-from infcop.pipeline.pruning import next_masks
+from infcop.pipeline.pruning import next_masks, trial_masks
 from infcop.pipeline.rates import level_rates
 from infcop.pipeline.reading import (
     read_after_pruning,
@@ -205,10 +205,7 @@ def _with_mask_change(run: Run, reading: Reading) -> Reading:
     method = run.config.method
     if not (needs_mask(method.stop) or method.flow.every_reading):
         return reading
-    try:
-        masks, cost = next_masks(run, stop_kept=1)
-    except LayerCollapseError:
-        masks, cost = None, Cost()
+    masks, cost = trial_masks(run, stop_kept=1)
     change = run.states.mask_change(masks)
     return reading.model_copy(update={"mask_change": change, "cost": reading.cost + cost})
 

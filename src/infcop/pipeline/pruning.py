@@ -12,7 +12,8 @@ from infcop.core.mask import Masks
 from infcop.core.pattern import Heads
 from infcop.core.records import Cost
 from infcop.core.rng import derive_seed
-from infcop.errors import LayerCollapseError
+from infcop.core.start import EarlyBird
+from infcop.errors import LayerCollapseError, NoEffectWarning
 from infcop.masking.apply import MaskEnforcer
 from infcop.masking.prune import level_kept, level_rounds, shrink
 from infcop.models.calling import call
@@ -21,7 +22,7 @@ from infcop.pipeline.context import Run
 from infcop.scoring import needs_data
 from infcop.scoring.gather import gather, score_all
 
-__all__ = ["check_pruning", "masks_down_to", "next_masks"]
+__all__ = ["check_pruning", "masks_down_to", "next_masks", "trial_masks"]
 
 
 def next_masks(run: Run, stop_kept: int) -> tuple[Masks, Cost]:
@@ -30,7 +31,21 @@ def next_masks(run: Run, stop_kept: int) -> tuple[Masks, Cost]:
     Returns:
         The masks, and what scoring cost.
     """
-    kept = level_kept(
+    return masks_down_to(run, _next_kept(run, stop_kept), run.target_kept)
+
+
+def trial_masks(run: Run, stop_kept: int) -> tuple[Masks | None, Cost]:
+    """Do the same only to look at the masks; there are none where a layer would be emptied."""
+    spent: list[Cost] = []
+    try:
+        masks = _down_to(run, _next_kept(run, stop_kept), run.target_kept, spent)
+    except LayerCollapseError:
+        masks = None
+    return masks, sum(spent, Cost())
+
+
+def _next_kept(run: Run, stop_kept: int) -> int:
+    return level_kept(
         _weights(run),
         run.masks,
         run.config.method,
@@ -39,7 +54,6 @@ def next_masks(run: Run, stop_kept: int) -> tuple[Masks, Cost]:
         stop_kept=stop_kept,
         groups=run.groups,
     )
-    return masks_down_to(run, kept, run.target_kept)
 
 
 def masks_down_to(run: Run, kept: int, target_kept: int) -> tuple[Masks, Cost]:
@@ -53,22 +67,29 @@ def masks_down_to(run: Run, kept: int, target_kept: int) -> tuple[Masks, Cost]:
     Returns:
         The masks, and what scoring cost.
     """
+    spent: list[Cost] = []
+    masks = _down_to(run, kept, target_kept, spent)
+    return masks, sum(spent, Cost())
+
+
+def _down_to(run: Run, kept: int, target_kept: int, spent: list[Cost]) -> Masks:
+    """Add what scoring costs to ``spent``, also if it comes to nothing."""
     method, masks = run.config.method, run.masks
     level = len(run.record.levels) + 1
     counts = level_rounds(masks, kept, method, run.groups)
-    cost, checked = Cost(), False
+    checked = False
     with _kept(run.parameters) if len(counts) > 1 else nullcontext():
         for number, count in enumerate(counts, start=1):
             if count >= run.groups.counted(masks):
                 continue
             seed = derive_seed(run.config.seed, "score", level, number)
-            scores, spent = _scores(run, masks, seed, checked=checked)
+            scores, cost = _scores(run, masks, seed, checked=checked)
             checked = True
-            cost += spent
+            spent.append(cost)
             masks = shrink(scores, masks, method, count, groups=run.groups, target_kept=target_kept)
             if number < len(counts):
                 MaskEnforcer(run.parameters, masks).apply()
-    return masks, cost
+    return masks
 
 
 def check_pruning(run: Run) -> None:
@@ -81,6 +102,8 @@ def check_pruning(run: Run) -> None:
     method, masks = run.config.method, run.masks
     if isinstance(method.pattern, Heads):
         _check_heads(run)
+    if method.start.kind == "early-bird":
+        _warn_of_any_mask(run, method.start)
     # Other scores, or more levels, may keep a layer that these would empty.
     with suppress(LayerCollapseError):
         shrink(
@@ -90,6 +113,19 @@ def check_pruning(run: Run) -> None:
             run.target_kept,
             groups=run.groups,
             target_kept=run.target_kept,
+        )
+
+
+def _warn_of_any_mask(run: Run, start: EarlyBird) -> None:
+    """Say so if masks can't differ by more than what counts as settled."""
+    kept = _next_kept(run, run.next_stop_kept) / run.groups.counted(run.masks)
+    most = 2 * min(kept, 1 - kept)
+    if start.distance >= most:
+        run.warn(
+            f"method.start: masks that keep {kept:.1%} of the entries differ in at most {most:.1%} "
+            f"of them, so with distance={start.distance:g} the dense training ends after "
+            f"{start.window} passes whatever they are; set a distance below {most:.3g}",
+            NoEffectWarning,
         )
 
 

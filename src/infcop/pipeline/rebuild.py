@@ -107,7 +107,7 @@ def rebuild(
             _check_data(store, record.data, task, split)
             probe = take_probe(task, record.config["probe_examples"], record.config["seed"])
             inputs, examples = probe_inputs(task, probe)
-    result = _result(store, network, inputs, model)
+    result = _result(store, network, inputs, examples, model)
     return Rebuilt(store, result, inputs, examples, task)
 
 
@@ -146,9 +146,11 @@ def _from_factory(name: str) -> tuple[nn.Module, Task | None, Inputs]:
     )
 
 
-def _result(store: RunStore, network: nn.Module, inputs: Inputs, factory: str | None) -> Result:
+def _result(
+    store: RunStore, network: nn.Module, inputs: Inputs, examples: int, factory: str | None
+) -> Result:
     try:
-        return Result(network, store, load_record(store.root), inputs)
+        return Result(network, store, load_record(store.root), inputs, examples)
     except ModelError as error:
         where = f"what '{factory}' returns" if factory else "what its settings make"
         raise ModelError(

@@ -41,11 +41,13 @@ class Result:
         store: RunStore,
         record: RunRecord,
         example_inputs: Inputs | None = None,
+        examples: int | None = None,
     ) -> None:
         self._store = store
         self.run_dir: Path = store.root
         self.record = record
         self.example_inputs = example_inputs
+        self._examples = examples
         self.masks = _masks(store, record)
         self.model = copy.deepcopy(model).cpu().eval()
         Snapshot(store.read_tensors(store.sparse)[0]).restore(self.model)
@@ -98,8 +100,15 @@ class Result:
             ExportError: The network can't be exported, or a file can't be written.
             CollapseError: The network can't be made smaller.
         """
-        inputs = self.example_inputs if example_inputs is None else example_inputs
-        source = Source(self.record, self.model, lambda: self.compact(inputs).model, inputs)
+        own = example_inputs is None
+        inputs = self.example_inputs if own else example_inputs
+        source = Source(
+            record=self.record,
+            masked=self.model,
+            compact=lambda: self.compact(inputs).model,
+            inputs=inputs,
+            examples=self._examples if own else None,
+        )
         if out is not None:
             return export_files(source, to, Path(out), network=network, licence=licence)
         with self._store.locked():

@@ -166,7 +166,7 @@ def run_search(
         with _explained_failure(store):
             store.write_record(run.record)
             execute(run)
-        return Result(model, store, run.record, probe_inputs(task, run.probe)[0])
+        return Result(model, store, run.record, *probe_inputs(task, run.probe))
 
 
 @contextmanager

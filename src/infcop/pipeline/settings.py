@@ -7,12 +7,12 @@ from typing import Any
 
 from infcop.core.config import RunConfig, SearchConfig
 
-__all__ = ["differences", "read_back", "written"]
+__all__ = ["MAY_CHANGE", "differences", "read_back", "written"]
 
 _OWN = "custom"
 _DECIDED_BY_OWN_CODE = ("batch_size", "label_smoothing")
 
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "data.dir",
     "execution.checkpoint_seconds",
     "execution.device",
@@ -56,7 +56,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} is {old!r} there, {new!r} now"
         for key, old, new in _differing(there, here)
-        if key not in _MAY_CHANGE
+        if key not in MAY_CHANGE
     ]
 
 

@@ -24,6 +24,9 @@ __all__ = [
     "scope",
 ]
 
+_NEAR = 0.01
+"""Part of a density by which what is kept may miss it without a word."""
+
 
 def main_name(cell: StudyCell) -> str:
     """Return what the main metric is called, and the split it is measured on."""
@@ -132,7 +135,23 @@ def notices(results: StudyResults) -> list[str]:
         )
     if results.finished < results.runs and not results.failures:
         told.append("The study is unfinished; the same command goes on with it.")
-    return [*told, *_idle_rules(results)]
+    return [*told, *_other_densities(results), *_idle_rules(results)]
+
+
+def _other_densities(results: StudyResults) -> Iterator[str]:
+    """Yield what keeps another part of the weights than was asked for, by more than 1 % of it."""
+    for cell in results.cells:
+        kept = [
+            row.kept / row.prunable
+            for row in results.rows
+            if (row.setting, row.method, row.density) == (cell.setting, cell.method, cell.density)
+        ]
+        found = fmean(kept) if kept else cell.density
+        if abs(found / cell.density - 1) > _NEAR:
+            yield (
+                f"{cell.method} keeps {100 * found:.3g} % of the weights of {cell.setting} where "
+                f"{density_name(cell.density)} was asked for: what it removes goes in groups."
+            )
 
 
 def _spread(found: Estimate, scale: float, form: str) -> str:

@@ -89,11 +89,16 @@ def _cost_cells(row: CostRow, used: list[str]) -> tuple[str, ...]:
 
 
 def level_table(record: RunRecord) -> Table:
-    """Return one row for the dense network and one for each level, with why it stopped."""
+    """Return one row for the dense network and one for each level, with why it stopped.
+
+    What is trained is shown where levels have trained smaller networks.
+    """
+    smaller = any(level.trained_parameters is not None for level in record.levels)
     dense = (
         "dense",
         words.percent(1.0),
         words.count(prunable_entries(record)),
+        *([words.count(record.model.parameters)] if smaller else ()),
         words.passes(record.passes(record.dense.cost.training)),
         "",
         words.metric(record.data, dense_main(record)),
@@ -104,22 +109,25 @@ def level_table(record: RunRecord) -> Table:
             "level",
             "density",
             "weights kept",
+            *(["parameters trained"] if smaller else ()),
             "passes",
             "after pruning",
             "at the end",
             "why it stopped",
         ),
-        rows=(dense, *(_level_cells(record, level) for level in record.levels)),
-        text=frozenset({0, 6}),
+        rows=(dense, *(_level_cells(record, level, smaller) for level in record.levels)),
+        text=frozenset({0, 7 if smaller else 6}),
         cards=True,
     )
 
 
-def _level_cells(record: RunRecord, level: LevelRecord) -> tuple[str, ...]:
+def _level_cells(record: RunRecord, level: LevelRecord, smaller: bool) -> tuple[str, ...]:
+    trained = level.trained_parameters or record.model.parameters
     return (
         str(level.level),
         words.percent(level.density),
         words.count(level.kept),
+        *([words.count(trained)] if smaller else ()),
         words.passes(level.passes),
         words.metric(record.data, main_after_pruning(level)),
         words.metric(record.data, main_at_end(level)),

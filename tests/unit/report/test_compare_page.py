@@ -112,6 +112,24 @@ def test_a_rule_that_decides_nothing_is_pointed_out(counts: dict[str, int], told
     assert notices(results) == [f"The rule of shock {told} on digits: it decided nothing there."]
 
 
+def test_a_density_that_groups_can_not_meet_is_pointed_out() -> None:
+    results = make_study()
+    rows = tuple(
+        row.model_copy(update={"kept": round(0.9 * row.density * row.prunable)})
+        if row.method == "shock"
+        else row
+        for row in results.rows
+    )
+    results = results.model_copy(update={"rows": rows, "cells": summarise(results.config, rows)})
+    told = notices(results)
+    assert len(told) == 2
+    density = max(row.density for row in rows)
+    assert told[0] == (
+        f"shock keeps {90 * density:.3g} % of the weights of digits where "
+        f"{100 * density:g} % was asked for: what it removes goes in groups."
+    )
+
+
 def test_the_terminal_shows_a_table_for_each_place() -> None:
     results = make_study()
     lines = list(comparison_lines(results))

@@ -108,6 +108,19 @@ def test_a_level_without_training_is_named() -> None:
     assert "flow undisturbed (1)" in text
 
 
+def test_smaller_networks_that_were_trained_are_counted() -> None:
+    record = make_record()
+    assert "parameters trained" not in level_table(record).headings
+    first, *others = record.levels
+    levels = (first, others[0].model_copy(update={"trained_parameters": 1234}), *others[1:])
+    table = level_table(record.model_copy(update={"levels": levels}))
+    place = table.headings.index("parameters trained")
+    whole = f"{record.model.parameters:,}"
+    assert [row[place] for row in table.rows[:3]] == [whole, whole, "1,234"]
+    assert all(len(row) == len(table.headings) for row in table.rows)
+    assert table.headings[max(table.text)] == "why it stopped"
+
+
 def test_a_search_without_any_training_of_levels_has_a_page() -> None:
     record = make_record()
     record = record.model_copy(update={"levels": tuple(map(untrained, record.levels))})
