@@ -22,6 +22,8 @@ above what was held before, over the model's bytes; both with ``_224`` for image
 ``params_left_NETWORK_DENSITY``; ``useless_...``, the part of the surviving weights that do nothing;
 ``latency_ratio_...`` of the compact network over the masked one.
 
+Times are taken in a process that keeps the memory it has freed (``turns.keep_freed_memory``).
+
 With ``--out`` each part is written to ``compact_PART.json`` after each measurement, and an
 unfinished one is gone on with. Searches are kept under ``--work`` and gone on with too.
 """
@@ -54,7 +56,7 @@ from benchmarks.compact.tables import (
     structured_table,
     widths_table,
 )
-from benchmarks.compact.turns import THREADS
+from benchmarks.compact.turns import THREADS, keep_freed_memory
 
 RESULTS = Path(__file__).parents[1] / "results"
 PARTS = ("structured", "torch-pruning", "resnet50", "zoo")
@@ -167,6 +169,8 @@ def _committed(part: str) -> Mapping[str, Any]:
 
 def _measured(part: str, given: argparse.Namespace, work: Path) -> Mapping[str, Any]:
     command = f"python -m benchmarks.compact {part}" + (" --quick" if given.quick else "")
+    if not keep_freed_memory():
+        print("the allocator can't be told to keep memory: times may hold those of new pages")
     cells = Cells(command, None if given.out is None else file_of(part, given.out))
     _MEASURE[part](cells, work, given.quick)
     cells.write(figures_of(part, cells.found))

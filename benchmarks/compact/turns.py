@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
 import os
 import statistics
@@ -17,13 +18,29 @@ from torch import nn
 from benchmarks.common import interleaved
 from infcop.models.calling import Inputs, call
 
-__all__ = ["THREADS", "compared", "latencies", "shown"]
+__all__ = ["THREADS", "compared", "keep_freed_memory", "latencies", "shown"]
 
 THREADS = tuple(sorted({1, os.cpu_count() or 1}))
 """Numbers of threads that times are taken with."""
 
 _SECONDS = 0.1
 """How long one repeat takes at least."""
+
+
+_MMAP_MAX, _TOP_PAD, _TRIM_THRESHOLD = -4, -2, -1
+"""Settings of glibc's allocator, from its malloc.h."""
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep what it frees, as allocators made for servers do; return whether it does.
+
+    By default glibc gives large blocks back, and every call of a layer gets new pages from the
+    system. In a virtual machine this may take longer than the layer, for one network and not for
+    the other, depending on where their blocks lie.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    settings = {_MMAP_MAX: 0, _TOP_PAD: 1 << 28, _TRIM_THRESHOLD: (1 << 31) - 1}
+    return mallopt is not None and all(mallopt(*setting) for setting in settings.items())
 
 
 def compared(

@@ -168,6 +168,11 @@ def _check_model(model: nn.Module) -> None:
             f"compact: expected a model on one device, got {', '.join(sorted(devices))}; move it "
             "with model.to(device)"
         )
+    if any(tensor.is_meta for tensor in entries_of(model).values()):
+        raise CollapseError(
+            "compact: expected parameters and buffers with values, got some on the device 'meta'; "
+            "load the weights first"
+        )
 
 
 def _check_masks(masks: Any) -> None:
@@ -176,6 +181,13 @@ def _check_masks(masks: Any) -> None:
             "compact: expected masks as a mapping from names of parameters to boolean tensors, got "
             f"{type(masks).__name__} {masks!r:.80}; give {{}} for a network without masks"
         )
+
+    for name, mask in masks.items():
+        if mask.is_meta:
+            raise PruningError(
+                f"compact: expected a mask with values for '{name}', got one on the device 'meta'; "
+                "give the mask itself"
+            )
 
 
 def _masked(model: nn.Module, masks: Masks) -> Masks:

@@ -179,9 +179,25 @@ def _weighed(
                 yield nonzero & ~exact, grid
             taken = nonzero & exact if fold.possible else taken
         hard = hard | (nonzero & ~taken)
-        _link(facts.use, hard, layer, user, grid)
+        _need(facts, hard, layer, user, grid)
         _link(facts.add, taken, layer, user, grid)
         _link(facts.fold, weights & ~hard & ~taken, layer, user, grid)
+
+
+def _need(facts: Facts, pairs: Tensor, layer: Layer, user: Layer, grid: str) -> None:
+    """Let users need their units; where all of some need all of others, without a list of pairs."""
+    both = set(layer.dims) & set(user.dims)
+    if all(pairs.shape[grid.index(label)] == 1 for label in both):
+        order = [*layer.dims, *(label for label in user.dims if label not in both)]
+        order += [label for label in grid if label not in order]
+        met = pairs.permute([grid.index(label) for label in order])
+        met = met.reshape(layer.ids.numel(), user.ids.numel(), -1).any(2)
+        of_units, of_users = met.any(1), met.any(0)
+        if int(met.sum()) == int(of_units.sum()) * int(of_users.sum()):
+            units, users = layer.ids.reshape(-1)[of_units], user.ids.reshape(-1)[of_users]
+            facts.use_all(units, users)
+            return
+    _link(facts.use, pairs, layer, user, grid)
 
 
 def _link(

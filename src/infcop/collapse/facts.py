@@ -98,6 +98,15 @@ class Facts:
         """Let each user need its unit."""
         self.uses.append(_pairs(unit, user))
 
+    def use_all(self, units: Tensor, users: Tensor) -> None:
+        """Let every user need every unit.
+
+        Both are tied to a unit of no tensor, since the pairs would be as many as weights.
+        """
+        between = self.fresh((1,))
+        self.use(units, between)
+        self.use(between, users)
+
     def fold(self, unit: Tensor, user: Tensor) -> None:
         """Let each user do without its unit, which is zero."""
         self.folds.append(_pairs(unit, user))

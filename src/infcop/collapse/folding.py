@@ -54,7 +54,7 @@ class Fold:
         """
         if labels not in ("k", "gk"):  # the batch has units too
             return torch.zeros((), dtype=torch.bool)
-        entries = self.inputs.tensor.movedim(self.axis, 0).flatten(1)
+        entries = _by_unit(self.inputs.tensor, self.axis)
         alike = even(entries, (1,)).reshape(constant.shape)
         if self.alone is None:
             return placed(alike, labels, onto)
@@ -74,5 +74,9 @@ class Fold:
         """
         (layer,) = self.inputs.layers
         gone = removed[spread(layer, self.inputs.shape)] & ~self.inputs.varies
-        given = self.apply(torch.where(gone, self.inputs.tensor, 0.0))
-        return given.movedim(self.axis, 0).flatten(1)[:, 0]
+        given = self.apply(torch.where(gone, self.inputs.tensor.double(), 0.0))
+        return _by_unit(given, self.axis)[:, 0]
+
+
+def _by_unit(tensor: Tensor, axis: int) -> Tensor:
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from infcop.collapse.copies import in_dtype
 from infcop.errors import CollapseError
 
-__all__ = ["Measured", "followed", "in_precision", "measured", "outputs_of", "shuffled"]
+__all__ = ["Measured", "followed", "in_precision", "measured", "outputs_of", "shuffled", "stirred"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +55,7 @@ def measured(
     leaves = pytree.tree_map(_leaf, arguments)
     inputs = [x for x in pytree.tree_leaves(leaves) if isinstance(x, Tensor) and x.requires_grad]
     parameters = {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter.is_floating_point()
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
     }
     by_parameter: dict[str, Tensor | None] = dict.fromkeys(parameters)
     with (
@@ -74,9 +73,8 @@ def measured(
             if output.requires_grad:
                 weights = torch.randn(output.shape, generator=generator, dtype=torch.float64)
                 total = total + (output.double() * weights).sum()
-        everything = [*inputs, *parameters.values()]
-        if everything and total.requires_grad:
-            torch.autograd.backward(total, inputs=everything)
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
     return Measured([x.detach() for x in outputs], [x.grad for x in inputs], by_parameter)
 
 
@@ -95,7 +93,8 @@ def _handed_over(
     def hand_over(name: str) -> Callable[[Tensor], None]:
         def done(parameter: Tensor) -> None:
             if parameter.grad is not None:
-                taken, before = take(name, parameter.grad), found[name]
+                # Embeddings may give sparse ones.
+                taken, before = take(name, parameter.grad.to_dense()), found[name]
                 # A checkpoint that goes backwards on its own brings a gradient in parts.
                 found[name] = taken if before is None else before + taken
                 parameter.grad = None
@@ -157,11 +156,10 @@ def _tensors_of(output: Any) -> list[Tensor]:
 
 
 def in_precision(arguments: Any, dtype: torch.dtype) -> Any:
-    """Return arguments with their floating-point tensors in another precision."""
+    """Return arguments with their tensors of real and complex numbers in another precision."""
 
     def cast(leaf: Any) -> Any:
-        floating = isinstance(leaf, Tensor) and leaf.is_floating_point()
-        return leaf.to(dtype) if floating else leaf
+        return in_dtype(leaf, dtype) if isinstance(leaf, Tensor) else leaf
 
     return pytree.tree_map(cast, arguments)
 
@@ -186,16 +184,43 @@ def shuffled(arguments: Any, integers: bool = True) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.numel():
             return leaf
         if leaf.is_floating_point():
-            spread = leaf.double().std(correction=0)
-            spread = spread if bool(spread > 0) else torch.ones_like(spread)
             noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
-            return (leaf.double().mean() + noise * spread).to(leaf.dtype)
+            return (leaf.double().mean() + noise * _spread(leaf)).to(leaf.dtype)
         if not integers:
             return leaf
         order = torch.randperm(leaf.numel(), generator=generator)
         return leaf.reshape(-1)[order].reshape(leaf.shape)
 
     return pytree.tree_map(other, arguments)
+
+
+_STIRRED = 1e-3
+"""Of the spread of the numbers."""
+
+
+def stirred(arguments: Any) -> Any:
+    """Return arguments with a little noise on floating-point tensors.
+
+    Example:
+        >>> given = torch.tensor([0.0, 0.0, 100.0])
+        >>> 0 < float((stirred(given) - given).abs().max()) < 0.5
+        True
+    """
+    generator = torch.Generator().manual_seed(2)
+
+    def other(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or not leaf.numel():
+            return leaf
+        noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+        return (leaf.double() + _STIRRED * _spread(leaf) * noise).to(leaf.dtype)
+
+    return pytree.tree_map(other, arguments)
+
+
+def _spread(tensor: Tensor) -> Tensor:
+    """Return the standard deviation, or 1 where all entries are the same."""
+    spread = tensor.double().std(correction=0)
+    return spread if bool(spread > 0) else torch.ones_like(spread)
 
 
 @contextmanager

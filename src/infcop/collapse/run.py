@@ -162,6 +162,12 @@ class _Runner:
                     "Python, or collapse a part of the model without it"
                 )
             return self.go(inner, iter(args[args.index(inner) + 1 :]))
+        if getattr(node.target, "__module__", "") == "torch._functorch.predispatch":
+            raise CollapseError(
+                f"compact: expected operations on whole batches, but {_in_module(name, node)} is "
+                "of torch.vmap or another function of torch.func, and what is inside it can't be "
+                "followed; write it for a batch, or collapse a part of the model without it"
+            )
         if name.startswith(("_assert", "sym_constrain")):
             return None
         named = arguments_by_name(node.target, args, kwargs)
@@ -175,7 +181,16 @@ class _Runner:
                 f"{_in_module(name, node)} fails: {error}; collapse a part of the model without it"
             ) from error
         call = self._call(node, name.removesuffix("_") if writes else name, before, result)
-        given = rule_for(call.operation, node.target)(call)
+        try:
+            given = rule_for(call.operation, node.target)(call)
+        except CollapseError:
+            raise
+        except Exception as error:
+            raise CollapseError(
+                "compact: expected operations whose units can be followed, but "
+                f"{_in_module(name, node)} can't be: {error}; collapse a part of the model without "
+                "it"
+            ) from error
         fed = any(value.fed for value in call.values)
         learned = call.operation not in FRESH and any(value.learned for value in call.values)
         given = change_values(

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from infcop.collapse.measure import in_precision, measured, outputs_of, shuffled
+from infcop.collapse.measure import in_precision, measured, outputs_of, shuffled, stirred
 from infcop.collapse.sizes import alone, resized, uneven
 from infcop.errors import CollapseError
 from infcop.models.in_the_open import layers_in_parts
@@ -21,6 +22,7 @@ __all__ = [
     "in_float64",
     "random_run",
     "sound",
+    "stirred_run",
     "taken",
     "taken_uneven",
 ]
@@ -67,14 +69,29 @@ def random_run(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[Run
     return []
 
 
+def stirred_run(model: nn.Module, dtype: torch.dtype, arguments: Any) -> list[Run]:
+    """Run a network on its example inputs with a little noise; it need not take them.
+
+    Where parts of an image are even, which of equal numbers is the largest is a matter of
+    rounding, and so is the way that gradients take.
+    """
+    other = stirred(arguments)
+    try:
+        sound(model, other)
+    except CollapseError:
+        return []
+    return [Run("the example inputs with a little noise", dtype, other)]
+
+
 def in_float64(model: nn.Module, runs: Sequence[Run]) -> list[Run]:
     """Return the same runs in float64, if the network can do them."""
     wide = [
         Run(run.what, torch.float64, in_precision(run.arguments, torch.float64)) for run in runs
     ]
     try:
-        measured(model, wide[0].arguments, _nothing)
-    except RuntimeError:  # some models make tensors of float32 on their way
+        for run in wide:
+            measured(model, run.arguments, _nothing)
+    except Exception:  # some make tensors of float32 on their way, some ask for it
         return []
     return wide
 
@@ -121,6 +138,7 @@ def _run(model: nn.Module, dtype: torch.dtype, what: str, arguments: Any) -> For
 
 def sound(model: nn.Module, arguments: Any) -> None:
     """Measure a network, and see to it that what it gives can be compared."""
+    _check_entries("example_inputs", arguments)
     try:
         with layers_in_parts():  # with gradients they run so, without them they need not
             found, again = measured(model, arguments, _nothing), outputs_of(model, arguments)
@@ -131,6 +149,7 @@ def sound(model: nn.Module, arguments: Any) -> None:
             "compact: expected a model that runs forwards and backwards on example_inputs, but it "
             f"fails: {error}; give inputs as in evaluation"
         ) from error
+    _check_entries("outputs", found.outputs)
     for one, other in zip(found.outputs, again, strict=True):
         if not bool(one.isfinite().all()):
             raise CollapseError(
@@ -141,6 +160,15 @@ def sound(model: nn.Module, arguments: Any) -> None:
             raise CollapseError(
                 "compact: expected the same outputs for the same inputs, but two runs differ; the "
                 "model draws random numbers or keeps a state in evaluation mode: make it not do so"
+            )
+
+
+def _check_entries(what: str, found: Any) -> None:
+    for leaf in pytree.tree_leaves(found):
+        if isinstance(leaf, Tensor) and not leaf.numel():
+            raise CollapseError(
+                f"compact: expected {what} with entries, got a tensor of shape {tuple(leaf.shape)} "
+                "among them, on which nothing can be compared; give at least one example"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,12 @@ from infcop.collapse.runs import (
     in_float64,
     random_run,
     sound,
+    stirred_run,
     taken,
     taken_uneven,
 )
 from infcop.collapse.training import Training, fails_to_train
+from infcop.collapse.wide import Precision
 from infcop.core.mask import Masks
 
 __all__ = ["Failure", "Reference"]
@@ -43,8 +45,9 @@ class Failure:
     place: str | None = None
 
 
-_KEPT = 1 << 26
-"""Up to so many bytes the gradients of the masked network are kept, to be compared again."""
+_SMALL = 1 << 23
+"""Up to so many parameters a network is copied in float64, and its gradients are kept to be
+compared again."""
 
 
 class Reference:
@@ -71,24 +74,56 @@ class Reference:
         self._model = model
         self._masks = masks
         self._given: dict[Run, Measured] = {}
-        self._own = next(
-            (p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32
-        )
+        self._own = Precision(_narrowest(model))
+        self._small = _is_small(model)
         sound(lean_copy(model), arguments)
-        runs = [Run("the example inputs", self._own, arguments)]
-        runs += random_run(lean_copy(model), self._own, arguments)
-        self._runs: list[Run] = runs
-        if self._own != torch.float64:
-            wide = in_float64(lean_copy(model, torch.float64), runs)
-            if wide:
-                # First, since its failures say more.
-                self._runs = [*wide, *forwards(lean_copy(model), runs)]
-        self._widest = self._runs[0].dtype
-        self._arguments = in_precision(arguments, self._widest)
-        self._resized = taken(lean_copy(model, self._widest), self._widest, self._arguments)
+        given = Run("the example inputs", self._own.dtype, arguments)
+        stirred = stirred_run(lean_copy(model), self._own.dtype, arguments)
+        drawn = random_run(lean_copy(model), self._own.dtype, arguments)
+        runs = [*(stirred or [given]), *drawn]
+        self._widest, wide = self._widened(runs)
+        self._arguments = in_precision(arguments, self._widest[0].dtype)
+        plain = Run(given.what, self._widest[0].dtype, self._arguments)
+        # First those whose failures say more.
+        self._runs: list[Run] = [
+            *(self._forwards(self._widest[0], [plain]) if stirred else []),
+            *(wide or runs),
+            *(self._forwards(self._own, [given, *drawn]) if wide else []),
+        ]
+        self._resized = self._taken(taken)
         self._uneven: list[Forwards] | None = None
-        widest = [run for run in self._runs if run.dtype == self._widest]
-        self._training = Training(masks, widest) if trains else None
+        self._training = Training(masks, wide or runs) if trains else None
+
+    def _widened(self, runs: Sequence[Run]) -> tuple[list[Precision], list[Run]]:
+        """Return how and on what to compare in float64, the way that takes less memory first.
+
+        Where that can't be done, the own precision and nothing.
+        """
+        ways = [Precision(torch.float64, "use"), Precision(torch.float64, "copy")]
+        if self._own.dtype == torch.float64:
+            ways = []
+        for at, way in enumerate(ways):
+            if self._small and way.by == "use":
+                continue
+            network = way.of(self._model)
+            with way.running(network):
+                wide = in_float64(network, runs)
+            if wide:
+                return ways[at:], wide
+        return [self._own], []
+
+    def _forwards(self, way: Precision, runs: Sequence[Run]) -> list[Forwards]:
+        network = way.of(self._model)
+        with way.running(network):
+            return forwards(network, runs)
+
+    def _taken(
+        self, take: Callable[[nn.Module, torch.dtype, Any], list[Forwards]]
+    ) -> list[Forwards]:
+        way = self._widest[0]
+        network = way.of(self._model)
+        with way.running(network):
+            return take(network, way.dtype, self._arguments)
 
     def verified(self, small: nn.Module, plan: Plan) -> tuple[str, ...]:
         """Say what a network that was not refused has been compared on.
@@ -116,16 +151,30 @@ class Reference:
             build: Makes the smaller network of the masked one, in the precision of the latter.
             plan: What it keeps.
         """
-        for dtype in dict.fromkeys(run.dtype for run in self._runs):
-            large = lean_copy(self._model, dtype)
-            small = build(large)
-            unused = lean_copy(large), lean_copy(small)
+        first, *others = self._widest
+        failure = self._refuses(first, build, plan)
+        # What fails to run does so in every way; what differs may differ by rounding alone.
+        if failure is not None and failure.place is None and others:
+            failure = self._refuses(others[0], build, plan)
+        if failure is None and self._own not in self._widest:
+            failure = self._refuses(self._own, build, plan)
+        return failure
+
+    def _refuses(
+        self, way: Precision, build: Callable[[nn.Module], nn.Module], plan: Plan
+    ) -> Failure | None:
+        """Compare in one precision."""
+        large = way.of(self._model)
+        small = build(large)
+        way.without_rounding(small, large, plan)
+        unused = lean_copy(large), lean_copy(small)
+        with way.running(large, small):
             for run in (*self._runs, *self._in_other_sizes(plan)):
-                if run.dtype == dtype:
+                if run.dtype == way.dtype:
                     failure = self._differs(run, large, small, plan)
                     if failure is not None:
                         return failure
-            if self._training is not None and dtype == self._widest:
+            if self._training is not None and way in self._widest:
                 reason = self._training.refuses(*unused, plan)
                 if reason is not None:
                     return Failure(reason)
@@ -139,8 +188,7 @@ class Reference:
         if not plan.added and not plan.made:
             return self._resized
         if self._uneven is None:
-            large = lean_copy(self._model, self._widest)
-            self._uneven = taken_uneven(large, self._widest, self._arguments)
+            self._uneven = self._taken(taken_uneven)
         return [*self._resized, *self._uneven]
 
     def _differs(self, run: Run, large: nn.Module, small: nn.Module, plan: Plan) -> Failure | None:
@@ -163,7 +211,7 @@ class Reference:
 
     def _expected(self, run: Run, large: nn.Module, surviving: Surviving) -> Measured:
         """Measure the masked network, once if what it gives is small."""
-        if sum(p.numel() * p.element_size() for p in large.parameters()) > _KEPT:
+        if not self._small:
             return measured(large, run.arguments, surviving.of_masked)
         if run not in self._given:
             self._given[run] = measured(large, run.arguments)
@@ -176,3 +224,15 @@ class Reference:
                 for name, gradient in found.by_parameter.items()
             },
         )
+
+
+def _narrowest(model: nn.Module) -> torch.dtype:
+    """Return the precision of a model; of one that has two, the lower."""
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return min(dtypes, key=lambda dtype: torch.finfo(dtype).bits, default=torch.float32)
+
+
+def _is_small(model: nn.Module) -> bool:
+    """Whether copies in float64 do no harm, or are needed."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters) <= _SMALL or any(p.is_complex() for p in parameters)

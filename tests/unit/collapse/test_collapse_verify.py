@@ -59,7 +59,9 @@ def test_gradients_that_differ_are_refused() -> None:
 
     failure = reference.refuses(build, everything(given))
     assert failure is not None
-    assert failure.reason == "its gradients differ with the example inputs in float64"
+    assert failure.reason == (
+        "its gradients differ with the example inputs with a little noise in float64"
+    )
 
 
 def test_the_module_that_fails_is_named() -> None:
@@ -148,6 +150,7 @@ def test_the_report_says_what_was_compared() -> None:
     small = compact(model(), {}, (torch.randn(6, 3),))
     assert small.report.verified == (
         "the example inputs in float64",
+        "the example inputs with a little noise in float64",
         "random inputs of the same kind in float64",
         "the example inputs in float32",
         "random inputs of the same kind in float32",
