@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infcop.collapse.copies import lean_copy
 from infcop.collapse.differences import Surviving, measured_unlike
@@ -28,6 +28,7 @@ from infcop.collapse.runs import (
 from infcop.collapse.training import Training, fails_to_train
 from infcop.collapse.wide import Precision
 from infcop.core.mask import Masks
+from infcop.errors import CollapseError
 
 __all__ = ["Failure", "Reference"]
 
@@ -212,9 +213,9 @@ class Reference:
     def _expected(self, run: Run, large: nn.Module, surviving: Surviving) -> Measured:
         """Measure the masked network, once if what it gives is small."""
         if not self._small:
-            return measured(large, run.arguments, surviving.of_masked)
+            return _masked(large, run, surviving.of_masked)
         if run not in self._given:
-            self._given[run] = measured(large, run.arguments)
+            self._given[run] = _masked(large, run)
         found = self._given[run]
         return Measured(
             found.outputs,
@@ -224,6 +225,18 @@ class Reference:
                 for name, gradient in found.by_parameter.items()
             },
         )
+
+
+def _masked(
+    model: nn.Module, run: Run, take: Callable[[str, Tensor], Tensor] | None = None
+) -> Measured:
+    try:
+        return measured(model, run.arguments, take)
+    except Exception as error:
+        raise CollapseError(
+            f"compact: expected a model that runs backwards on {run}, as it does on the example "
+            f"inputs, but it fails: {error}; give other example inputs"
+        ) from error
 
 
 def _narrowest(model: nn.Module) -> torch.dtype:

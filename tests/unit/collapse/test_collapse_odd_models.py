@@ -210,3 +210,25 @@ def test_values_that_are_not_there() -> None:
         compact(Two().to("meta"), MASKS, (torch.randn(5, 3),))
     with pytest.raises(PruningError, match=r"mask with values for 'two\.weight'"):
         compact(Two(), {"two.weight": MASKS["two.weight"].to("meta")}, (torch.randn(5, 3),))
+
+
+def test_a_model_that_goes_backwards_on_its_examples_alone() -> None:
+    class Fussy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            if x.dtype == torch.float64 and bool((x < 0).any()):
+                raise ValueError("never seen")
+            return gradients[0]
+
+    class Picky(Two):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(Fussy.apply(x))  # type: ignore[no-untyped-call]
+
+    with pytest.raises(CollapseError, match=r"runs backwards on random inputs.*never seen"):
+        compact(Picky(), MASKS, (torch.rand(5, 3) + 1,))
