@@ -75,6 +75,12 @@ def compact(
         typer.echo(json.dumps({**footprint_dict(done.footprint), **written}))
         return
     lines = footprint_lines(done.footprint, done.data)
+    if done.dropped:
+        lines += [
+            "",
+            "Times that an earlier command measured were of other networks and are left out; "
+            "--report measures them anew.",
+        ]
     labels = {"weights": "Network", "record": "Numbers", "page": "Report"}
     lines += ["", *(f"{labels[name]}: {path}" for name, path in written.items())]
     typer.echo("\n".join(lines))

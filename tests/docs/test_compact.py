@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.compact.__main__ import PARTS, file_of, tables
+from benchmarks.compact.__main__ import RESULTS as RESULTS_DIR
 from benchmarks.compact.figures import figures_of
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +23,7 @@ RESULTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("part", PARTS)
 def test_the_page_shows_the_committed_tables(part: str) -> None:
     result = RESULTS[part]
-    assert f"`{result['command']}`, {result['date']}" in PAGE
+    assert f"`{result['command']} --out benchmarks/results`, {result['date']}" in PAGE
     for table in tables(part, result["details"]):
         assert table in PAGE
 
@@ -55,3 +57,17 @@ def test_networks_of_searches_lost_nothing_that_matters() -> None:
         assert cell["verified"]
         assert cell["difference"] < 1e-4
         assert cell["surviving_after"] <= cell["surviving"]
+
+
+def test_the_page_says_what_smaller_networks_on_the_way_save() -> None:
+    result = json.loads((RESULTS_DIR / "collapse_in_search.json").read_text(encoding="utf-8"))
+    assert f"`{result['command']} --out benchmarks/results/collapse_in_search.json`" in PAGE
+    for network, found in result["details"].items():
+        pairs = zip(found["seconds"]["collapse"], found["seconds"]["masked"], strict=True)
+        ratio = statistics.median(ours / plain for ours, plain in pairs)
+        assert result["figures"][f"wall_clock_ratio_{network}"] == round(ratio, 4)
+        assert f"{network}: {ratio:.2f} of the time." in PAGE
+        for phase in found["phases"]:
+            times = f"{phase['seconds_masked']:.1f} s | {phase['seconds_collapse']:.1f} s"
+            assert times in PAGE
+        assert found["difference_in_float64"] < 1e-9

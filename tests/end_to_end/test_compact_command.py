@@ -16,6 +16,7 @@ import torch
 import infcop
 from infcop.cli import main
 from infcop.models.build import build_model
+from infcop.pipeline.store import RunStore
 from tests.reference.pages import Page
 
 RUN = """
@@ -117,6 +118,35 @@ def test_speed_on_request(infcop_: Infcop) -> None:
     # A page that is written anew keeps the section.
     infcop_("report", "runs/small")
     assert "How fast they are" in Path("runs/small/report.html").read_text(encoding="utf-8")
+    assert len(out.partition("Times were measured on ")[2].splitlines()[0]) > len("2026-01-31, ")
+
+
+def test_times_stay_until_the_network_is_another(infcop_: Infcop) -> None:
+    infcop_("compact", "runs/small", "--report", "--threads", "1", "--quiet")
+    numbers = Path("runs/small/compact.json")
+    before = numbers.read_bytes()
+    code, out, _ = infcop_("compact", "runs/small", "--quiet")
+    assert code == 0
+    assert numbers.read_bytes() == before
+    assert "Times were measured on " in out
+    assert "How fast they are" in Path("runs/small/report.html").read_text(encoding="utf-8")
+
+    numbers.write_text(json.dumps({**json.loads(before), "source_sha256": "0" * 64}))
+    code, out, _ = infcop_("compact", "runs/small", "--quiet")
+    assert code == 0
+    assert "speed-up" not in out
+    assert "were of other networks and are left out; --report measures them anew." in out
+
+
+@pytest.mark.parametrize("command", [["compact"], ["export", "--to", "sparse"]])
+def test_a_folder_in_use_can_be_left_alone(infcop_: Infcop, command: list[str]) -> None:
+    words = [command[0], "runs/small", *command[1:], "--quiet"]
+    with RunStore("runs/small").locked():
+        code, _, err = infcop_(*words)
+        assert code == 2
+        assert "wait for it, or choose another folder with --out FOLDER" in " ".join(err.split())
+        assert infcop_(*words, "--out", "elsewhere")[0] == 0
+    assert any(Path("elsewhere").rglob("*.safetensors"))
 
 
 def test_json(infcop_: Infcop) -> None:

@@ -110,6 +110,10 @@ class Footprint(Value):
     """Shape and type of each tensor of the example inputs."""
     versions: dict[str, str] = {}
     hardware: dict[str, str] = {}
+    source_sha256: str | None = None
+    """A digest of the dense and the sparse network that the others were made from."""
+    timed_with: dict[str, str] = {}
+    """The date, the versions and the hardware of the times, which may be of an earlier command."""
 
     def of(self, network: NetworkKind) -> NetworkFootprint | None:
         """Return what is known of one of the networks."""

@@ -24,6 +24,7 @@ from infcop.export.programs import cause_of
 from infcop.models.calling import Inputs, call
 from infcop.models.kinds import layer_kind
 from infcop.models.weight_axes import weight_axes
+from infcop.pipeline.earlier_times import earlier_times, sha256_of, today, with_earlier_times
 from infcop.pipeline.footprints import Session, accepted, check_device, counted, timings
 from infcop.pipeline.onnx_file import OnnxFile, onnx_file
 from infcop.pipeline.pages import write_page
@@ -52,6 +53,7 @@ class Compaction:
         weights: The file that holds it.
         record: The file that holds the footprint.
         page: The report of the run; None if other files than those of the run were written.
+        dropped: Whether times of an earlier command were left out, being of other networks.
     """
 
     compact: Compact
@@ -60,6 +62,7 @@ class Compaction:
     weights: Path
     record: Path
     page: Path | None
+    dropped: bool = False
 
 
 def compact_run(
@@ -74,13 +77,15 @@ def compact_run(
 ) -> Compaction:
     """Make the compact network of a finished run, measure it, and write files and page.
 
+    Times that an earlier command measured stay where the networks are still the same.
+
     Args:
         folder: The run folder.
         model: ``package.module:factory`` that returns the model and a task or example inputs, for
             a run from Python.
         data_dir: Folder of the data files; by default where the run found them.
         out: Folder for the files, instead of the run folder.
-        timed: Whether to measure latency and throughput too.
+        timed: Whether to measure latency and throughput anew.
         threads: Numbers of threads to measure them with; by default 1 and all.
         device: Where to measure them.
 
@@ -93,14 +98,17 @@ def compact_run(
     small = run.result.compact()
     with store.locked() if out is None else nullcontext():
         found = _measured(run, small, timed, threads, device)
+        earlier = None if timed else earlier_times(store)
+        kept = None if earlier is None else with_earlier_times(found, earlier)
+        found = kept or found
         with _explained(out):
             store.write_tensors(store.compact_weights, *packed(run.result.model, small))
             files = {"dense": run.store.dense, "masked": run.store.sparse}
             found = _with_files(found, {**files, "compact": store.compact_weights})
             store.write_text(store.compact, found.model_dump_json(indent=1) + "\n")
         page = write_page(store, run.result.record) if out is None else None
-    data = run.result.record.data
-    return Compaction(small, data, found, store.compact_weights, store.compact, page)
+    data, dropped = run.result.record.data, earlier is not None and kept is None
+    return Compaction(small, data, found, store.compact_weights, store.compact, page, dropped)
 
 
 @contextmanager
@@ -167,6 +175,7 @@ def _measured(
         for kind, of_one in taken.items():
             rows[kind] = rows[kind].model_copy(update={"timings": of_one})
     outcome = run.result.outcome
+    machine = {"versions": versions(), "hardware": hardware(torch.device(device))}
     return Footprint(
         networks=tuple(rows.values()),
         layers=_layers(masked, small),
@@ -175,8 +184,9 @@ def _measured(
         measured_on=outcome.measured_on if run.task is not None else None,
         activation_batch=batch,
         inputs=_kinds_of(run.example_inputs),
-        versions=versions(),
-        hardware=hardware(torch.device(device)),
+        **machine,
+        source_sha256=sha256_of((run.store.dense, run.store.sparse)),
+        timed_with={"date": today(), **machine["versions"], **machine["hardware"]} if timed else {},
     )
 
 

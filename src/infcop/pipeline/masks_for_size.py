@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from infcop.models.calling import call
 from infcop.models.flops import multiply_adds
 from infcop.models.latency import timed
 from infcop.pipeline.context import Run
+from infcop.pipeline.next_size import Tried, between, next_kept
 from infcop.pipeline.pruning import masks_down_to
 
 __all__ = ["BATCH", "masks_for_size"]
@@ -28,11 +28,10 @@ BATCH = 64
 """Examples of a forward pass that is timed."""
 
 _TOLERANCE = 0.01
-"""Of the dense network."""
+"""Of the dense network; of the part that is asked for, as long as sizes that are counted allow."""
 
 _TRIES = 10
 _SECONDS = 0.05
-_NARROW = 0.01
 _FEW = 2
 """Examples that are enough to collapse a network."""
 
@@ -44,7 +43,9 @@ def masks_for_size(run: Run, planned: Masks) -> tuple[Masks, float, Cost] | None
     Networks of several sizes are really collapsed, and their multiply-adds counted, or they are
     timed in turns with the dense one, on the run's device, at :data:`BATCH` examples; the next size
     follows from the last ones. A time within a hundredth of the dense one is taken once more, and
-    for longer. If no network is that near, the search goes on with the nearest, and warns.
+    for longer: clocks tell no more. Multiply-adds are to be within a hundredth of what was asked
+    for. Where no other size comes nearer, the search goes on with the nearest, and warns if that is
+    more than a hundredth of the dense network away.
 
     Args:
         run: The run, before the level.
@@ -61,56 +62,52 @@ def masks_for_size(run: Run, planned: Masks) -> tuple[Masks, float, Cost] | None
     meter: _Meter = _Clock(run) if run.config.density_in == "latency" else _Counter(run)
     what, wanted = f"density_in '{run.config.density_in}'", run.config.density
     most, kept = run.groups.counted(run.masks), float(run.target_kept)
-    tried: list[tuple[float, float]] = []
     if (counted := run.groups.counted(planned)) > run.target_kept:
         part = meter.part_of_dense(planned)
         if part > wanted + _TOLERANCE:
             return None
         kept = min(counted * wanted / part, most)
+    tried: list[Tried] = []
+    seen: set[tuple[int, ...]] = set()
+    best: tuple[Masks, float] | None = None
     cost = Cost()
-    before: Masks | None = None
     while len(tried) < _TRIES:
         try:
             masks, spent = masks_down_to(run, max(round(kept), 1), 1)
         except PruningError as error:
-            found = f"; the nearest takes {_nearest(tried, wanted)[1]:.3f}" if tried else ""
+            if best is not None and abs(best[1] - wanted) <= _TOLERANCE:
+                break
+            found = f"; the nearest takes {best[1]:.3f}" if best is not None else ""
             raise PruningError(
                 f"{what} found no network that takes {wanted:g} of the dense one{found}: {error}"
             ) from error
         cost += spent
-        if meter.exact and before is not None and masks.differing(before) == 0:
+        sizes = tuple(masks.kept_per_layer.values())
+        if meter.exact and sizes in seen:
             break
-        before, part = masks, meter.part_of_dense(masks)
+        seen.add(sizes)
+        part = meter.part_of_dense(masks)
         if abs(part - wanted) <= _TOLERANCE and not meter.exact:
             part = meter.part_of_dense(masks, patience=3)
-        if abs(part - wanted) <= _TOLERANCE:
-            return masks, part, cost
-        tried.append((kept, part))
-        kept = min(kept * (wanted / part) ** (1 / _steepness(tried)), most)
-    kept, part = _nearest(tried, wanted)
-    run.warn(
-        f"{what} found no network that takes {wanted:g} of the dense one, and goes on with one "
-        f"that takes {part:.3f}: {meter.reason}"
-    )
-    masks, spent = masks_down_to(run, round(kept), 1)
-    return masks, part, cost + spent
-
-
-def _nearest(tried: Sequence[tuple[float, float]], wanted: float) -> tuple[float, float]:
-    return min(tried, key=lambda one: abs(one[1] - wanted))
-
-
-def _steepness(tried: Sequence[tuple[float, float]]) -> float:
-    """Return the power of the size that the part goes by, from the last two networks.
-
-    It is kept within bounds: one that was timed in a bad moment shall not lead far astray.
-    """
-    if len(tried) < 2:
-        return 1.0
-    (size, time), (other, its) = tried[-2:]
-    if abs(math.log(size / other)) < _NARROW:
-        return 1.0
-    return min(max(math.log(time / its) / math.log(size / other), 0.3), 2.0)
+        if best is None or abs(part - wanted) < abs(best[1] - wanted):
+            best = masks, part
+        if abs(part - wanted) <= _TOLERANCE * (wanted if meter.exact else 1):
+            break
+        tried.append(Tried(kept, run.groups.counted(masks), part))
+        kept = min(next_kept(tried, wanted), most)
+        if meter.exact:
+            inside = between(tried, wanted, kept)
+            if inside is None:
+                break
+            kept = min(inside, most)
+    assert best is not None  # the first try is one
+    masks, part = best
+    if abs(part - wanted) > _TOLERANCE:
+        run.warn(
+            f"{what} found no network that takes {wanted:g} of the dense one, and goes on with one "
+            f"that takes {part:.3f}: {meter.reason}"
+        )
+    return masks, part, cost
 
 
 class _Meter:

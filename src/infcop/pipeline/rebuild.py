@@ -21,7 +21,7 @@ from infcop.pipeline.probe import take_probe
 from infcop.pipeline.probe_inputs import probe_inputs
 from infcop.pipeline.result import Result
 from infcop.pipeline.setup import count_examples
-from infcop.pipeline.store import RunStore, load_record
+from infcop.pipeline.store import FinishedStore, RunStore, load_record
 from infcop.pipeline.workload import build_workload
 from infcop.tasks.base import Task
 
@@ -74,7 +74,7 @@ def rebuild(
         ModelError: The factory returns something else, or another model.
         DataError: The data of the run is missing, or is not what the run was trained and judged on.
     """
-    store, record = RunStore(folder), load_record(folder)
+    store, record = FinishedStore(folder), load_record(folder)
     if record.outcome is None:
         raise RunFolderError(
             f"'{folder}' holds a search that is not finished; expected a finished one. Run the "

@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from filelock import FileLock, Timeout
@@ -41,7 +41,7 @@ from infcop.core.records import SCHEMA_VERSION, RunRecord
 from infcop.errors import RunFolderError
 from infcop.pipeline.settings import differences, read_back, written
 
-__all__ = ["RunStore", "load_record", "parse_record"]
+__all__ = ["FinishedStore", "RunStore", "load_record", "parse_record"]
 
 
 class RunStore:
@@ -53,6 +53,9 @@ class RunStore:
     Raises:
         RunFolderError: The folder can't be made or written to.
     """
+
+    elsewhere: ClassVar[str] = "--run-dir"
+    """The option that chooses another folder, for messages."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
@@ -79,7 +82,7 @@ class RunStore:
         Raises:
             RunFolderError: Another process holds it, or it can't be written to.
         """
-        with _explained(self.root):
+        with self._explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".lock")
             try:
@@ -87,7 +90,7 @@ class RunStore:
             except Timeout:
                 raise RunFolderError(
                     f"run folder '{self.root}' is in use by another process; wait for it, or "
-                    "choose another folder with --run-dir"
+                    f"choose another folder with {self.elsewhere}"
                 ) from None
         try:
             self._clean()
@@ -130,7 +133,7 @@ class RunStore:
     def append_log(self, event: str, **facts: Any) -> None:
         """Add one event to the log; it is for reading only, nothing is resumed from it."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **facts})
-        with _explained(self.log), self.log.open("a", encoding="utf-8") as file:
+        with self._explained(self.log), self.log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def claim(self, config: SearchConfig, model_name: str) -> None:
@@ -175,7 +178,7 @@ class RunStore:
                     leftover.unlink(missing_ok=True)
 
     def _write(self, path: Path, fill: Callable[[Path], object]) -> None:
-        with _explained(path):
+        with self._explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             try:
@@ -191,6 +194,23 @@ class RunStore:
                 raise OSError(str(error)) from error
             finally:
                 temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(
+                f"can't write '{path}': {error.strerror or error}. Expected a folder that can be "
+                f"written to, with room; choose another with {self.elsewhere}. Files already there "
+                "are whole"
+            ) from error
+
+
+class FinishedStore(RunStore):
+    """The folder of a finished run, for commands that may write to another one."""
+
+    elsewhere = "--out FOLDER"
 
 
 def load_record(root: str | os.PathLike[str]) -> RunRecord:
@@ -231,14 +251,3 @@ def parse_record(content: Any, path: Path) -> RunRecord:
         return RunRecord.model_validate(content)
     except ValueError as error:
         raise RunFolderError(f"'{path}' is damaged: {error}") from error
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunFolderError(
-            f"can't write '{path}': {error.strerror or error}. Expected a folder that can be "
-            "written to, with room; choose another with --run-dir. Files already there are whole"
-        ) from error

@@ -10,7 +10,12 @@ from infcop.report.accounting import is_timed
 from infcop.report.drawing import Figure, Omitted
 from infcop.report.figure_removed import removed_figure
 from infcop.report.footprint_tables import size_table, speed_table
-from infcop.report.footprint_words import NAMES, footprint_sentences, uncounted_sentence
+from infcop.report.footprint_words import (
+    NAMES,
+    footprint_sentences,
+    timed_sentence,
+    uncounted_sentence,
+)
 from infcop.report.tables import Table, pairs_table
 
 __all__ = ["CompactSection", "compact_section"]
@@ -25,6 +30,8 @@ class CompactSection:
     uncounted: str
     speeds: Table | None
     """None where no time was measured."""
+    timed: str
+    """When and on what they were measured."""
     missing: list[str]
     """Why numbers of some networks are missing."""
     new_biases: tuple[str, ...]
@@ -39,6 +46,7 @@ def compact_section(record: RunRecord, footprint: Footprint) -> CompactSection:
         sizes=size_table(footprint, record.data),
         uncounted=uncounted_sentence(footprint),
         speeds=speed_table(footprint) if is_timed(footprint) else None,
+        timed=timed_sentence(footprint),
         missing=[f"{NAMES[x.network]}: {x.missing}" for x in footprint.networks if x.missing],
         new_biases=footprint.new_biases,
         figure=removed_figure(footprint),

@@ -81,8 +81,9 @@ def _finding(layers: list[LayerSizes]) -> str:
     kept = {_name(x): a / b for x, (b, a) in zip(layers, pairs, strict=True) if b}
     least = min(kept, key=kept.__getitem__)
     whole = sum(b == a for b, a in pairs)
+    keep = "keeps" if whole == 1 else "keep"
     untouched = (
-        f"; {words.plural(whole, 'layer')} of {len(layers)} keep every unit" if whole else ""
+        f"; {words.plural(whole, 'layer')} of {len(layers)} {keep} every unit" if whole else ""
     )
     return (
         f"{words.count(after)} of {words.count(before)} output units are left, "

@@ -20,6 +20,7 @@ from infcop.report.footprint_words import (
     data_size,
     footprint_sentences,
     latency,
+    timed_sentence,
     uncounted_sentence,
 )
 from infcop.report.tables import Table, plain_lines
@@ -127,7 +128,7 @@ def footprint_lines(footprint: Footprint, data: DataFacts) -> list[str]:
         if network.missing is not None
     ]
     if is_timed(footprint):
-        lines += ["", *plain_lines(speed_table(footprint))]
+        lines += ["", *plain_lines(speed_table(footprint)), "", timed_sentence(footprint)]
     return lines
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from infcop.core.footprint import Footprint, NetworkFootprint
 from infcop.report import words
 from infcop.report.accounting import fewer_multiply_adds, overlap, places, speed_up, timings_at
+from infcop.report.operator_words import operator_name
 
-__all__ = ["NAMES", "data_size", "footprint_sentences", "latency", "uncounted_sentence"]
+__all__ = [
+    "NAMES",
+    "data_size",
+    "footprint_sentences",
+    "latency",
+    "timed_sentence",
+    "uncounted_sentence",
+]
 
 NAMES = {"dense": "dense", "masked": "masked", "compact": "compact", "onnx": "ONNX"}
 """How networks are called."""
@@ -89,11 +99,29 @@ def uncounted_sentence(footprint: Footprint) -> str:
         "Multiply-adds are per example and count matrix products and convolutions, those with "
         "zeros too."
     )
-    calls: dict[str, int] = {}
+    calls: Counter[str] = Counter()
     for network in footprint.networks:
+        own: Counter[str] = Counter()
         for name, number in network.uncounted.items():
-            calls[name] = max(calls.get(name, 0), number)
+            own[operator_name(name)] += number
+        calls |= own
     if not calls:
         return f"{counted} Nothing else is computed."
-    listing = ", ".join(f"{name.strip('_')} ({number})" for name, number in calls.items())
+    listing = ", ".join(f"{name} ({number})" for name, number in calls.items())
     return f"{counted} Not counted, with the number of calls: {listing}."
+
+
+def timed_sentence(footprint: Footprint) -> str:
+    """Return when and on what times were measured, as far as that is known.
+
+    Example:
+        >>> told = {"date": "2026-01-31", "torch": "2.9", "device": "cpu", "system": "Linux"}
+        >>> timed_sentence(Footprint(networks=(), layers=(), timed_with=told))
+        'Times were measured on 2026-01-31, on cpu, Linux, with torch 2.9.'
+    """
+    known = footprint.timed_with or {**footprint.versions, **footprint.hardware}
+    place = [known[key] for key in ("device", "system") if key in known]
+    parts = [f"on {known['date']}"] if "date" in known else []
+    parts += [f"on {', '.join(place)}"] if place else []
+    parts += [f"with torch {known['torch']}"] if "torch" in known else []
+    return f"Times were measured {', '.join(parts)}." if parts else ""

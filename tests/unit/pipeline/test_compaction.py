@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +15,25 @@ from safetensors.torch import load_file
 from torch import nn
 
 import infcop
-from infcop.core.footprint import Footprint
-from infcop.errors import CollapseError, ConfigError, DataError, ModelError, RunFolderError
+from infcop.core.footprint import Footprint, NetworkFootprint
+from infcop.errors import (
+    CollapseError,
+    ConfigError,
+    DataError,
+    ExportError,
+    ModelError,
+    RunFolderError,
+)
 from infcop.models.flops import multiply_adds
 from infcop.pipeline.compaction import compact_run
+from infcop.pipeline.earlier_times import with_earlier_times
 from infcop.pipeline.export_run import export_run
 from infcop.pipeline.footprints import accepted, counted, timings
 from infcop.pipeline.onnx_file import onnx_file
 from infcop.pipeline.pages import load_footprint
 from infcop.pipeline.rebuild import rebuild
 from infcop.pipeline.store import RunStore
+from tests.reference.footprints import make_footprint, make_timings
 from tests.reference.pages import Page
 
 FACTORIES = """
@@ -231,6 +242,93 @@ def test_timings_of_every_network_batch_and_number_of_threads(folder: Path) -> N
     assert "measured speed-up" in text
 
 
+def test_times_stay_where_the_networks_are_the_same(folder: Path) -> None:
+    options = {"model": factory("with_task")}
+    first = compact_run(folder, timed=True, threads=(1,), **options)
+    again = compact_run(folder, **options)
+    assert again.footprint == first.footprint == load_footprint(RunStore(folder))
+    assert not again.dropped
+    told = again.footprint.timed_with
+    assert date.fromisoformat(told["date"])
+    assert (told["torch"], told["device"]) == (
+        again.footprint.versions["torch"],
+        again.footprint.hardware["device"],
+    )
+    text = Page((folder / "report.html").read_text("utf-8")).text
+    assert "How fast they are" in text
+    assert f"Times were measured on {told['date']}, on {told['device']}" in text
+    assert not compact_run(folder, timed=True, threads=(1,), **options).dropped
+
+
+def test_kept_times_tell_of_the_machine_that_measured_them(folder: Path) -> None:
+    options = {"model": factory("with_inputs")}
+    done = compact_run(folder, timed=True, threads=(1,), **options)
+    elsewhere = {"date": "2001-02-03", "device": "another", "torch": "0.1"}
+    found = done.footprint.model_copy(update={"timed_with": elsewhere})
+    done.record.write_text(found.model_dump_json())
+    again = compact_run(folder, **options).footprint
+    assert again.timed_with == elsewhere
+    assert again.hardware == done.footprint.hardware
+    text = Page((folder / "report.html").read_text("utf-8")).text
+    assert "Times were measured on 2001-02-03, on another, with torch 0.1." in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"source_sha256": "0" * 64}, {"source_sha256": None}, {"layers": ()}, {"inputs": ()}],
+)
+def test_times_of_another_network_go(folder: Path, changes: dict[str, Any]) -> None:
+    options = {"model": factory("with_inputs")}
+    done = compact_run(folder, timed=True, threads=(1,), **options)
+    done.record.write_text(done.footprint.model_copy(update=changes).model_dump_json())
+    again = compact_run(folder, **options)
+    assert again.dropped
+    assert not any(network.timings for network in again.footprint.networks)
+    assert again.footprint.timed_with == {}
+
+
+def test_a_search_with_other_weights_has_another_digest(folder: Path) -> None:
+    store, options = RunStore(folder), {"model": factory("with_inputs")}
+    first = compact_run(folder, timed=True, threads=(1,), **options)
+    tensors, meta = store.read_tensors(store.sparse)
+    store.write_tensors(store.sparse, {name: 2 * value for name, value in tensors.items()}, meta)
+    again = compact_run(folder, **options)
+    assert again.footprint.layers == first.footprint.layers
+    assert again.dropped
+
+
+def test_what_can_not_be_read_holds_no_times(folder: Path) -> None:
+    (folder / "compact.json").write_text("{")
+    assert not compact_run(folder, model=factory("with_inputs")).dropped
+    assert load_footprint(RunStore(folder)) is not None
+
+
+def test_the_time_of_an_onnx_file_stays_while_the_file_does() -> None:
+    onnx = NetworkFootprint(
+        network="onnx", missing="no activations", parameters=9, nonzero=8, file_bytes=100
+    )
+    new = make_footprint(timed=False, source_sha256="a")
+    old = make_footprint(source_sha256="a", timed_with={"date": "2001-02-03"})
+    new, whole = (
+        one.model_copy(update={"networks": (*one.networks[:3], onnx)}) for one in (new, old)
+    )
+    told = "no activations; it runs on the CPU"
+    timed = onnx.model_copy(update={"timings": make_timings(0.5), "missing": told})
+    before = old.model_copy(update={"networks": (*old.networks[:3], timed)})
+    assert with_earlier_times(new, before) == before
+    other = timed.model_copy(update={"file_bytes": 101})
+    for earlier in (old.model_copy(update={"networks": (*old.networks[:3], other)}), old):
+        found = with_earlier_times(new, earlier)
+        assert found is not None
+        assert found.networks[:3] == whole.networks[:3]
+        assert not found.networks[3].timings
+        assert "no activations; its time was not measured with" in str(found.networks[3].missing)
+    gone = make_footprint(timed=False, source_sha256="a")
+    found = with_earlier_times(gone, before)
+    assert found is not None
+    assert found.networks[3] == gone.networks[3]
+
+
 def test_networks_of_other_programs_are_timed_with_the_others() -> None:
     seen: list[tuple[int, int]] = []
 
@@ -404,6 +502,44 @@ def test_nothing_is_written_where_measuring_fails(
 def test_a_folder_that_cannot_be_written_to_names_its_option(folder: Path) -> None:
     with pytest.raises(RunFolderError, match=r"^--out: can't write to .*choose another with --out"):
         compact_run(folder, model=factory("with_inputs"), out=folder / "record.json")
+
+
+def test_a_run_folder_that_can_not_be_written_to_names_what_helps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option = r"choose another (folder )?with --out FOLDER"
+    options = {"model": factory("with_inputs")}
+    commands = [
+        lambda **where: compact_run(folder, **options, **where),
+        lambda **where: export_run(folder, "sparse", **options, **where),
+    ]
+
+    def read_only(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for number, command in enumerate(commands):
+        with RunStore(folder).locked():
+            with pytest.raises(RunFolderError, match=f"in use by another process.*{option}"):
+                command()
+            assert command(out=tmp_path / f"locked-{number}")
+        with monkeypatch.context() as patch:
+            patch.setattr("infcop.pipeline.store.FileLock.acquire", read_only)
+            with pytest.raises(RunFolderError, match=f"Permission denied.*{option}"):
+                command()
+            assert command(out=tmp_path / f"read-only-{number}")
+
+
+def test_a_file_in_the_place_of_exports_names_what_helps(folder: Path, tmp_path: Path) -> None:
+    (folder / "export").write_text("in the way")
+    options = {"model": factory("with_inputs")}
+    with pytest.raises(RunFolderError, match=r"File exists.*choose another with --out FOLDER"):
+        compact_run(folder, **options)
+    with pytest.raises(ExportError, match=r"File exists.*choose another with --out"):
+        export_run(folder, "sparse", **options)
+    assert compact_run(folder, **options, out=tmp_path / "out").weights.is_file()
+    (done,) = export_run(folder, "sparse", **options, out=tmp_path / "out")
+    assert done.path.is_file()
+    assert (folder / "export").read_text() == "in the way"
 
 
 def test_layers_of_transformers_hide_no_activations() -> None:

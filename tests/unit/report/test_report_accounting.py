@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from infcop.core.footprint import Footprint
+from infcop.core.footprint import Footprint, NetworkFootprint
 from infcop.report.accounting import (
     fewer_multiply_adds,
     is_timed,
@@ -127,9 +127,22 @@ def test_nothing_removed_is_said_plainly() -> None:
 
 def test_what_is_not_counted_is_named() -> None:
     assert uncounted_sentence(make_footprint()).endswith(
-        "Not counted, with the number of calls: relu (3), softmax (1)."
+        "Not counted, with the number of calls: ReLU (3), softmax (1)."
     )
     assert uncounted_sentence(make_footprint(networks=())).endswith("Nothing else is computed.")
+
+
+def test_operators_have_the_names_that_people_use() -> None:
+    """Operators of one name are added up, and those of several networks are not."""
+    calls = {"_native_batch_norm_legit_no_training": 2, "native_batch_norm": 1, "_own_thing": 4}
+    fewer = {"native_batch_norm": 1, "add": 1}
+    networks = tuple(
+        NetworkFootprint(network=kind, uncounted=own)
+        for kind, own in (("dense", calls), ("compact", fewer))
+    )
+    assert uncounted_sentence(make_footprint(networks=networks)).endswith(
+        "calls: batch normalisation (3), own_thing (4), addition (1)."
+    )
 
 
 def test_latencies_and_sizes_keep_three_digits() -> None:
@@ -162,7 +175,7 @@ def test_the_page_has_a_section_where_there_is_a_compact_network() -> None:
             "What it cost",
             "A smaller network",
             "2,500 of 10,000 parameters",
-            "relu (3)",
+            "ReLU (3)",
             "ONNX: not exported yet",
             "How fast they are",
             "What was removed from each layer",
@@ -199,6 +212,7 @@ def test_the_figure_shows_layers_with_units() -> None:
         "101 of 112 output units are left, 90.2 %. layers.4.conv keeps the smallest part of its "
         "units, 75.0 %; 2 layers of 7 keep every unit."
     )
+    assert "; 1 layer of 4 keeps every unit." in removed_figure(make_footprint(layers=4)).finding
     assert len(figure.table.rows) == 8
     assert figure.table == layer_sizes_table(make_footprint(layers=7))
 
