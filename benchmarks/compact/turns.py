@@ -32,7 +32,7 @@ _MMAP_MAX, _TOP_PAD, _TRIM_THRESHOLD = -4, -2, -1
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep what it frees, as allocators made for servers do; return whether it does.
+    """Let the process keep what it frees, as servers' allocators do; return whether it does.
 
     By default glibc gives large blocks back, and every call of a layer gets new pages from the
     system. In a virtual machine this may take longer than the layer, for one network and not for
