@@ -5,9 +5,10 @@
 
 ``structured``: networks with channels removed to half of their FLOPs at most.
 ``latency_ratio_NETWORK`` is the time of the compact network over that of the dense one, batch 64
-and all threads, where all layers keep the same part in multiples of 8 channels;
-``..._multiples_of_N`` for others. ``..._80`` is with 80 % of the channels removed. How networks are
-trained doesn't matter to their time; ``..._search_SCOPE`` is after a search with ``one-shot``.
+and all threads, where all layers keep the same part in multiples of 16 channels, the floats of a
+vector of AVX-512; ``..._multiples_of_N`` for others. ``..._80`` is with 80 % of the channels
+removed. How networks are trained doesn't matter to their time; ``..._search_SCOPE`` is after a
+search with ``one-shot``, in multiples of 8.
 
 ``torch-pruning``: half of the channels of every group removed by both. ``params_vs_torch_pruning``,
 ``flops_...`` and ``difference_...`` are the worst of all networks that both handle,

@@ -31,14 +31,18 @@ def _structured(cells: Cells) -> dict[str, float]:
         if kind == "search":
             found[f"{label}_search_{what}"] = ratio
         elif what.startswith("channels"):
-            found[label + "_80" + _multiple(cell, usual=1)] = ratio
+            found[label + "_80" + _multiple(cell)] = ratio
         else:
-            found[label + _multiple(cell, usual=8)] = ratio
+            found[label + _multiple(cell)] = ratio
     return found
 
 
-def _multiple(cell: Mapping[str, Any], usual: int) -> str:
-    return "" if cell["multiple"] == usual else f"_multiples_of_{cell['multiple']}"
+_USUAL = 16
+"""Floats in a vector of AVX-512, which convolutions take at once there."""
+
+
+def _multiple(cell: Mapping[str, Any]) -> str:
+    return "" if cell["multiple"] == _USUAL else f"_multiples_of_{cell['multiple']}"
 
 
 def _peers(cells: Cells) -> dict[str, float]:
