@@ -78,8 +78,8 @@ def compact(
     if done.dropped:
         lines += [
             "",
-            "Times that an earlier command measured were of other networks and are left out; "
-            "--report measures them anew.",
+            "Times that an earlier command measured were of other networks or by an older infcop, "
+            "and are left out; --report measures them anew.",
         ]
     labels = {"weights": "Network", "record": "Numbers", "page": "Report"}
     lines += ["", *(f"{labels[name]}: {path}" for name, path in written.items())]

@@ -69,7 +69,9 @@ def compact(
     leaves are removed from all tensors. A unit that is constant whatever the inputs is removed
     too if a bias can take over what it adds. The result is verified, in evaluation mode, on the
     example inputs and on random ones of the same kind: equal outputs, and equal gradients by the
-    inputs and by the surviving parameters, up to ``TOLERANCE``, in float64 if the model runs there.
+    inputs and by the surviving parameters, up to ``TOLERANCE``, in float64 if the model runs there;
+    those by parameters of large models are rounded to float32 before, and may be 1e-6 of the
+    largest entry of each further apart.
     In float32 outputs are compared then, and no gradients: where rounding decides on which side of
     a ReLU a number is, those of one and the same network are off by percents. Outputs are also
     compared for inputs of other sizes, as far as the model takes them. ``report.verified`` says

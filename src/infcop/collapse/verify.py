@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +157,8 @@ class Reference:
         failure = self._refuses(first, build, plan)
         # What fails to run does so in every way; what differs may differ by rounding alone.
         if failure is not None and failure.place is None and others:
-            failure = self._refuses(others[0], build, plan)
+            with suppress(CollapseError):  # the masked network need not run there
+                failure = self._refuses(others[0], build, plan)
         if failure is None and self._own not in self._widest:
             failure = self._refuses(self._own, build, plan)
         return failure

@@ -123,7 +123,9 @@ class _InFloat64(TorchFunctionMode):
         """Remember where a tensor comes from instead of the tensor."""
         with torch._C.DisableTorchFunction():
             narrow = self._wide.get(_memory(saved))
-            if narrow is None:
+            # What was written to, or is seen as other numbers, can't be made again.
+            plain = saved.dtype == torch.float64 and saved._version == 0
+            if narrow is None or not plain:
                 # With its graph it would keep itself alive where nothing goes backwards.
                 return saved.detach()
             return narrow, saved.size(), saved.stride(), saved.storage_offset()

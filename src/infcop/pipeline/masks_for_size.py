@@ -68,39 +68,44 @@ def masks_for_size(run: Run, planned: Masks) -> tuple[Masks, float, Cost] | None
             return None
         kept = min(counted * wanted / part, most)
     tried: list[Tried] = []
-    seen: set[tuple[int, ...]] = set()
+    too_small: list[Tried] = []
+    seen: dict[tuple[int, ...], float] = {}
     best: tuple[Masks, float] | None = None
+    refused: PruningError | None = None
     cost = Cost()
-    while len(tried) < _TRIES:
+    for _ in range(_TRIES):
         try:
             masks, spent = masks_down_to(run, max(round(kept), 1), 1)
         except PruningError as error:
-            if best is not None and abs(best[1] - wanted) <= _TOLERANCE:
+            refused = error
+            if not meter.exact:
                 break
-            found = f"; the nearest takes {best[1]:.3f}" if best is not None else ""
-            raise PruningError(
-                f"{what} found no network that takes {wanted:g} of the dense one{found}: {error}"
-            ) from error
-        cost += spent
-        sizes = tuple(masks.kept_per_layer.values())
-        if meter.exact and sizes in seen:
-            break
-        seen.add(sizes)
-        part = meter.part_of_dense(masks)
-        if abs(part - wanted) <= _TOLERANCE and not meter.exact:
-            part = meter.part_of_dense(masks, patience=3)
-        if best is None or abs(part - wanted) < abs(best[1] - wanted):
-            best = masks, part
-        if abs(part - wanted) <= _TOLERANCE * (wanted if meter.exact else 1):
-            break
-        tried.append(Tried(kept, run.groups.counted(masks), part))
-        kept = min(next_kept(tried, wanted), most)
+            too_small.append(Tried(kept, kept, 0.0))
+        else:
+            cost += spent
+            sizes = tuple(masks.kept_per_layer.values())
+            known = meter.exact and sizes in seen
+            part = seen[sizes] if known else meter.part_of_dense(masks)
+            if abs(part - wanted) <= _TOLERANCE and not meter.exact:
+                part = meter.part_of_dense(masks, patience=3)
+            seen[sizes] = part
+            if best is None or abs(part - wanted) < abs(best[1] - wanted):
+                best = masks, part
+            if abs(part - wanted) <= _TOLERANCE * (wanted if meter.exact else 1):
+                break
+            tried.append(Tried(kept, run.groups.counted(masks), part))
+        kept = min(next_kept(tried, wanted), most) if tried else most
         if meter.exact:
-            inside = between(tried, wanted, kept)
+            inside = between([*tried, *too_small], wanted, kept)
             if inside is None:
                 break
             kept = min(inside, most)
-    assert best is not None  # the first try is one
+    above = all(part > wanted + _TOLERANCE for part in seen.values())
+    if best is None or (refused is not None and above):
+        found = f"; the nearest takes {best[1]:.3f}" if best is not None else ""
+        raise PruningError(
+            f"{what} found no network that takes {wanted:g} of the dense one{found}: {refused}"
+        ) from refused
     masks, part = best
     if abs(part - wanted) > _TOLERANCE:
         run.warn(

@@ -102,7 +102,7 @@ def check_pruning(run: Run) -> None:
     method, masks = run.config.method, run.masks
     if isinstance(method.pattern, Heads):
         _check_heads(run)
-    if method.start.kind == "early-bird":
+    if method.start.kind == "early-bird" and run.groups.prices is None:
         _warn_of_any_mask(run, method.start)
     # Other scores, or more levels, may keep a layer that these would empty.
     with suppress(LayerCollapseError):

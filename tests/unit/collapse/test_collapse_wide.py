@@ -153,3 +153,38 @@ def test_constants_are_compared_as_they_are(monkeypatch: pytest.MonkeyPatch) -> 
     assert small.model[0].out_features == 6
     assert list(small.folded) == ["2.bias"]
     assert small.model[2].bias.dtype == torch.float32
+
+
+class Filtered(nn.Module):
+    """Numbers that are seen as complex ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.randn(5, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        waves = torch.fft.rfft(x) * torch.view_as_complex(self.filter)
+        return torch.fft.irfft(waves, n=8)
+
+
+class Written(nn.Module):
+    """A cast that other code writes to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.double()
+        weight.sub_(1)
+        return torch.tanh(x @ weight.to(x.dtype))
+
+
+@pytest.mark.parametrize("make", [Filtered, Written])
+def test_what_can_not_be_made_again_is_kept(make: type[nn.Module]) -> None:
+    used, copied = both(make().eval(), (3, 8))
+    assert torch.allclose(used.outputs[0], copied.outputs[0], rtol=0, atol=1e-12)
+    mine, its = used.by_input[0], copied.by_input[0]
+    assert mine is not None
+    assert its is not None
+    assert torch.allclose(mine, its, rtol=0, atol=1e-12)
