@@ -98,7 +98,7 @@ def test_the_last_network_there_is_may_be_a_hundredth_off(
     with warnings.catch_warnings():
         warnings.simplefilter("error", InfcopWarning)
         assert reached(tmp_path, 0.1) == pytest.approx(0.104)
-    assert len(calls) == 2
+    assert len(calls) > 1, "a smaller one was asked for"
 
 
 def test_no_network_is_collapsed_for_what_is_not_the_end(
