@@ -206,6 +206,15 @@ def test_a_run_from_python_by_its_factory(infcop_: Infcop) -> None:
     assert told["inputs"] == [{"name": "0", "dtype": "float32", "shape": [3, 4]}]
 
 
+SHORT: dict[str, Any] = {
+    "density": 0.5,
+    "method": {"name": "lth", "schedule": {"remove": 0.5}},
+    "dense": {"passes": 1},
+    "levels": {"max_passes": 1},
+    "final": {"passes": 0},
+}
+
+
 def test_a_result_exports_itself(infcop_: Infcop) -> None:
     inputs = torch.randn(20, 4)
     task = infcop.Classification(*[[(inputs, (inputs.sum(1) > 0).long())]] * 2)
@@ -213,11 +222,7 @@ def test_a_result_exports_itself(infcop_: Infcop) -> None:
         nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)),
         task,
         run_dir="runs/result",
-        density=0.5,
-        method={"name": "lth", "schedule": {"remove": 0.5}},
-        dense={"passes": 1},
-        levels={"max_passes": 1},
-        final={"passes": 0},
+        **SHORT,
     )
     before = {name: tensor.clone() for name, tensor in result.model.state_dict().items()}
     sparse, program = result.export(
@@ -254,11 +259,7 @@ def test_a_result_knows_how_many_examples_its_inputs_hold(infcop_: Infcop) -> No
         Weighted(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)),
         task,
         run_dir="runs/table",
-        density=0.5,
-        method={"name": "lth", "schedule": {"remove": 0.5}},
-        dense={"passes": 1},
-        levels={"max_passes": 1},
-        final={"passes": 0},
+        **SHORT,
     )
     (program,) = result.export("torch-export")
     loaded = torch.export.load(program.path).module()

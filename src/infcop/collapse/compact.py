@@ -70,12 +70,11 @@ def compact(
     too if a bias can take over what it adds. The result is verified, in evaluation mode, on the
     example inputs and on random ones of the same kind: equal outputs, and equal gradients by the
     inputs and by the surviving parameters, up to ``TOLERANCE``, in float64 if the model runs there;
-    those by parameters of large models are rounded to float32 before, and may be 1e-6 of the
-    largest entry of each further apart.
-    In float32 outputs are compared then, and no gradients: where rounding decides on which side of
-    a ReLU a number is, those of one and the same network are off by percents. Outputs are also
-    compared for inputs of other sizes, as far as the model takes them. ``report.verified`` says
-    what was done.
+    those by parameters of large models are rounded to float32 before, and may be that rounding
+    further apart. In float32 outputs are compared then, and no gradients: where rounding decides on
+    which side of a ReLU a number is, those of one and the same network are off by percents. Outputs
+    are also compared for inputs of other sizes, as far as the model takes them.
+    ``report.verified`` says what was done.
 
     Args:
         model: Any model in float32 or float64; it is left as it is. Its training flags are those
@@ -183,7 +182,6 @@ def _check_masks(masks: Any) -> None:
             "compact: expected masks as a mapping from names of parameters to boolean tensors, got "
             f"{type(masks).__name__} {masks!r:.80}; give {{}} for a network without masks"
         )
-
     for name, mask in masks.items():
         if mask.is_meta:
             raise PruningError(

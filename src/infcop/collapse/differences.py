@@ -15,9 +15,9 @@ from infcop.core.mask import Masks
 __all__ = ["Surviving", "buffers_unlike", "measured_unlike"]
 
 
-_ROUNDING = 1e-6
+_ROUNDING = torch.finfo(torch.float32).eps
 """How far gradients may be apart that were computed in float64 and rounded to float32, relative to
-the largest entry of each."""
+the largest entry of each: two roundings of half as much."""
 
 
 class Surviving:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,11 +89,11 @@ class Reference:
         plain = Run(given.what, self._widest[0].dtype, self._arguments)
         # First those whose failures say more.
         self._runs: list[Run] = [
-            *(self._forwards(self._widest[0], [plain]) if stirred else []),
+            *(self._given_by(self._widest[0], partial(forwards, runs=[plain])) if stirred else []),
             *(wide or runs),
-            *(self._forwards(self._own, [given, *drawn]) if wide else []),
+            *(self._given_by(self._own, partial(forwards, runs=[given, *drawn])) if wide else []),
         ]
-        self._resized = self._taken(taken)
+        self._resized = self._in_sizes(taken)
         self._uneven: list[Forwards] | None = None
         self._training = Training(masks, wide or runs) if trains else None
 
@@ -114,18 +115,16 @@ class Reference:
                 return ways[at:], wide
         return [self._own], []
 
-    def _forwards(self, way: Precision, runs: Sequence[Run]) -> list[Forwards]:
-        network = way.of(self._model)
-        with way.running(network):
-            return forwards(network, runs)
-
-    def _taken(
-        self, take: Callable[[nn.Module, torch.dtype, Any], list[Forwards]]
+    def _given_by(
+        self, way: Precision, run: Callable[[nn.Module], list[Forwards]]
     ) -> list[Forwards]:
-        way = self._widest[0]
         network = way.of(self._model)
         with way.running(network):
-            return take(network, way.dtype, self._arguments)
+            return run(network)
+
+    def _in_sizes(self, take: Callable[..., list[Forwards]]) -> list[Forwards]:
+        way = self._widest[0]
+        return self._given_by(way, partial(take, dtype=way.dtype, arguments=self._arguments))
 
     def verified(self, small: nn.Module, plan: Plan) -> tuple[str, ...]:
         """Say what a network that was not refused has been compared on.
@@ -191,7 +190,7 @@ class Reference:
         if not plan.added and not plan.made:
             return self._resized
         if self._uneven is None:
-            self._uneven = self._taken(taken_uneven)
+            self._uneven = self._in_sizes(taken_uneven)
         return [*self._resized, *self._uneven]
 
     def _differs(self, run: Run, large: nn.Module, small: nn.Module, plan: Plan) -> Failure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -115,7 +116,7 @@ def masks_for_size(run: Run, planned: Masks) -> tuple[Masks, float, Cost] | None
     return masks, part, cost
 
 
-class _Meter:
+class _Meter(ABC):
     """Compares what masks leave with the dense network."""
 
     exact = True
@@ -127,9 +128,9 @@ class _Meter:
         self._given, self._examples = run.task.inputs(batch), run.task.batch_size(batch)
         self._few = resized(self._given, self._examples, _FEW) or self._given
 
+    @abstractmethod
     def part_of_dense(self, masks: Masks, patience: int = 1) -> float:
         """Return what is left, in [0, 1]."""
-        raise NotImplementedError
 
     def _collapsed(self, masks: Masks) -> nn.Module:
         return compact(self._run.model, masks, self._few, fold=False).model.eval()
